@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: Apache-2.0
+# A thin front for Meson: `make`, `make demo`, `make test`, `make bench`, `make install`.
+BUILD ?= build
+MESON_ARGS ?=
+
+all: $(BUILD)/build.ninja
+	ninja -C $(BUILD)
+
+$(BUILD)/build.ninja:
+	meson setup $(BUILD) $(MESON_ARGS)
+
+setup:
+	./scripts/setup.sh
+
+demo: setup
+	./scripts/demo.sh
+
+test: setup
+	./scripts/test.sh
+
+bench: setup
+	./scripts/bench.sh
+
+install: all
+	meson install -C $(BUILD) --no-rebuild $(if $(DESTDIR),--destdir $(abspath $(DESTDIR)))
+
+format:
+	clang-format-19 -i $$(git ls-files '*.c' '*.h')
+
+clean:
+	rm -rf build build-*
+
+.PHONY: all setup demo test bench install format clean

@@ -1,0 +1,140 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * function.h - everything a λ-function includes.
+ *
+ * A λ-function is one C file compiled to BPF bytecode (`lio cc F.c -o F.o`).  The object describes
+ * itself: what it is called, the records it eats, its arguments and the type of its output stand in
+ * sections of the object, so no tool keeps a table of functions.  The same object runs in the
+ * user-space runtime, in a kernel and on a device; docs/functions.md is the guide.
+ *
+ * This header owns: the context structure, the entry macros, the self-description macros and the
+ * declarations of the helpers.  It does not own argument parsing or output formatting (lambdaio.h).
+ *
+ * There is no C library here.  <errno.h>, <limits.h>, <stdbool.h>, <stddef.h>, <stdint.h> and
+ * <string.h> can be included; of the last, memcpy, memmove, memset, memcmp, memchr and strlen work.
+ */
+#ifndef LAMBDAIO_FUNCTION_H
+#define LAMBDAIO_FUNCTION_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+#error "a λ-function is C"
+#endif
+
+/* ctx->flags */
+#define LAMBDA_FIRST 1u /* the request's first piece */
+#define LAMBDA_LAST  2u /* the request's last piece */
+
+/*
+ * The context of one call.  Read-only, as are arguments and constants.  Pointers are 64-bit sandbox
+ * offsets; the runtime turns an access outside the windows into an error of this call alone.
+ * The layout is ABI: fields are only ever added at the end.
+ */
+struct lambda_ctx {
+	uint8_t *in;        /* whole records; private to the call, may be scribbled on */
+	uint64_t in_len;    /* bytes */
+	uint8_t *out;       /* where output goes; zero before the call */
+	uint64_t out_cap;   /* bytes */
+	const uint8_t *arg; /* the arguments, all declared fields packed, little-endian */
+	uint64_t arg_len;   /* bytes */
+	uint8_t *heap;      /* LAMBDA_HEAP(bytes) of scratch, zero before each call */
+	uint64_t heap_len;  /* bytes */
+	uint64_t offset;    /* file offset of in[0] */
+	uint64_t flags;     /* LAMBDA_FIRST, LAMBDA_LAST */
+};
+
+_Static_assert(sizeof(struct lambda_ctx) == 80, "struct lambda_ctx is ABI");
+
+/* ---- self-description: kept in sections named .lambda.*, which the loader reads ---- */
+
+#define LAMBDA_NOTE_(what, type, ...)                                                              \
+	static const type lambda_note_##what##_ __attribute__((section(".lambda." #what), used)) = \
+		__VA_ARGS__
+#define LAMBDA_TEXT_(what, text)                  \
+	static const char lambda_note_##what##_[] \
+		__attribute__((section(".lambda." #what), used)) = text
+
+struct lambda_record_note {
+	uint32_t kind;  /* LAMBDA_RECORD_KIND_* */
+	uint32_t value; /* the size in bytes, or the delimiter */
+};
+#define LAMBDA_RECORD_KIND_ANY   0u
+#define LAMBDA_RECORD_KIND_FIXED 1u
+#define LAMBDA_RECORD_KIND_DELIM 2u
+
+/* One line of what the function does. */
+#define LAMBDA_DOC(text) LAMBDA_TEXT_(doc, text)
+/* Any cut of the input is fine (the default). */
+#define LAMBDA_RECORD_ANY \
+	LAMBDA_NOTE_(record, struct lambda_record_note, {LAMBDA_RECORD_KIND_ANY, 0})
+/* Records of n bytes, counted from file offset 0. */
+#define LAMBDA_RECORD_FIXED(n) \
+	LAMBDA_NOTE_(record, struct lambda_record_note, {LAMBDA_RECORD_KIND_FIXED, (n)})
+/* Records that end in the byte c; the last may lack it. */
+#define LAMBDA_RECORD_DELIM(c) \
+	LAMBDA_NOTE_(record, struct lambda_record_note, {LAMBDA_RECORD_KIND_DELIM, (uint8_t)(c)})
+/* A row type ("max:i64 min:i64"), "text" or "bytes" (the default). */
+#define LAMBDA_OUTPUT(schema) LAMBDA_TEXT_(output, schema)
+/* The arguments, in the same little language with defaults ("pattern:text k:u32=10 q:i64[4]=0..3"). */
+#define LAMBDA_ARGS(schema) LAMBDA_TEXT_(args, schema)
+/* Bytes of zeroed scratch for each call. */
+#define LAMBDA_HEAP(bytes) LAMBDA_NOTE_(heap, uint64_t, (bytes))
+
+/* ---- entries ---- */
+
+#define LAMBDA_ENTRY_(kind, name) \
+	__attribute__((section("lambda/" #kind), used)) int64_t lambda_##kind##_##name
+#define LAMBDA_STATE_(name, S)                       \
+	static const uint64_t lambda_state_##name##_ \
+		__attribute__((section(".lambda.state"), used)) = sizeof(S)
+
+/* Records to output bytes.  In scope: ctx.  Returns bytes written to ctx->out, or -errno. */
+#define LAMBDA_MAP(name) LAMBDA_ENTRY_(map, name)(struct lambda_ctx * ctx)
+/* A map that carries a state from piece to piece, in file order.  In scope: ctx, st. */
+#define LAMBDA_SCAN(name, S)    \
+	LAMBDA_STATE_(name, S); \
+	LAMBDA_ENTRY_(scan, name)(struct lambda_ctx * ctx, S * st)
+/* Absorb ctx->in into *st, which is zero at first.  In scope: ctx, st.  Returns 0 or -errno. */
+#define LAMBDA_FOLD(name, S)    \
+	LAMBDA_STATE_(name, S); \
+	LAMBDA_ENTRY_(fold, name)(struct lambda_ctx * ctx, S * st)
+/* Absorb *other, which comes after *st in the file.  In scope: st, other.  Returns 0 or -errno. */
+#define LAMBDA_MERGE(name, S) LAMBDA_ENTRY_(merge, name)(S * st, const S *other)
+/* Write the result to ctx->out.  In scope: ctx, st.  Returns bytes written, or -errno. */
+#define LAMBDA_FINISH(name, S) LAMBDA_ENTRY_(finish, name)(struct lambda_ctx * ctx, S * st)
+
+/*
+ * ---- helpers: where a vector unit beats bytecode ----
+ * Each checks every range it is given against the sandbox's windows (-EFAULT for the call otherwise)
+ * and charges fuel by 8 bytes.  A length of 0 touches nothing.
+ */
+
+void *lambda_memcpy(void *dst, const void *src, uint64_t n); /* ranges may overlap here too */
+void *lambda_memmove(void *dst, const void *src, uint64_t n);
+void *lambda_memset(void *dst, int byte, uint64_t n);
+int lambda_memcmp(const void *a, const void *b, uint64_t n); /* -1, 0 or 1 */
+void *lambda_memchr(const void *p, int byte, uint64_t n);    /* NULL if absent */
+/* The first place of needle in hay; NULL if absent, hay if needle_len is 0. */
+void *lambda_memmem(const void *hay, uint64_t hay_len, const void *needle, uint64_t needle_len);
+/* CRC-32C (Castagnoli) continued: start with 0; crc of a then b is crc32c(crc32c(0, a), b). */
+uint32_t lambda_crc32c(uint32_t crc, const void *p, uint64_t n);
+/* Absorb n 64-byte blocks into the SHA-256 chaining value h (host-endian words). */
+int lambda_sha256_blocks(uint32_t h[8], const void *blocks, uint64_t n);
+/* A line to the caller's trace sink, if there is one; never part of the output. */
+int lambda_trace(const void *text, uint64_t n);
+
+/* XXH3-64 (seed 0), streamed.  All zero is the start.  Every field is checked at each call. */
+struct lambda_xxh3 {
+	uint64_t acc[8];
+	uint8_t buffer[256];
+	uint64_t total;
+	uint32_t buffered;
+	uint32_t stripes;
+};
+_Static_assert(sizeof(struct lambda_xxh3) == 336, "struct lambda_xxh3 is ABI");
+int lambda_xxh3_update(struct lambda_xxh3 *state, const void *p, uint64_t n);
+uint64_t lambda_xxh3_digest(const struct lambda_xxh3 *state);
+
+#endif /* LAMBDAIO_FUNCTION_H */
