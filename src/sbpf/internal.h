@@ -181,6 +181,15 @@ const char *sbpf_program_string(struct sbpf_program *prog, const char *s);
 uint32_t sbpf_func_at(const struct sbpf_program *prog, uint32_t pc);
 const struct sbpf_line *sbpf_line_at(const struct sbpf_program *prog, uint32_t pc);
 
+/* @tier's code (AUTO: of the tier it stands for) without a lock, or NULL if it is not compiled yet. */
+static inline struct sbpf_code *sbpf_program_code(const struct sbpf_program *prog,
+						  enum sbpf_tier tier)
+{
+	if ((unsigned int)tier > SBPF_TIER_LLVM)
+		return NULL;
+	return atomic_load_explicit(&prog->code[tier], memory_order_acquire);
+}
+
 /*
  * Fill *err (if not NULL) and return code: err->text is "TEXT" with the place appended as
  * " (instruction N of FUNCTION, FILE:LINE)" where pc >= 0 and the program knows it.
@@ -196,6 +205,9 @@ int sbpf_verify(struct sbpf_program *prog, struct sbpf_error *err);
 int sbpf_disasm_insn(const struct sbpf_program *prog, uint32_t pc, char *buf, size_t len);
 
 /* ---- running (run.c, sandbox.c) ---- */
+
+/* sandbox.c: free an idle sandbox and all that are linked behind it in the pool.  NULL is fine. */
+void sbpf_sandbox_free(struct sbpf_sandbox *sb);
 
 /* Fuel is handed to the code in slices, so that deadlines and cancellation are seen in between. */
 #define SBPF_FUEL_SLICE (1u << 20)
