@@ -12,13 +12,15 @@ $(BUILD)/build.ninja:
 setup:
 	./scripts/setup.sh
 
-demo: setup
+demo:
+	./scripts/setup.sh --python
 	./scripts/demo.sh
 
 test: setup
 	./scripts/test.sh
 
-bench: setup
+bench:
+	./scripts/setup.sh --python
 	./scripts/bench.sh
 
 install: all
