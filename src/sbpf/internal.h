@@ -266,8 +266,16 @@ struct sbpf_engine {
 	int (*compile)(const struct sbpf_program *prog, struct sbpf_code **out,
 		       struct sbpf_error *err);
 	void (*free)(struct sbpf_code *code);
-	/* Runs an entry; returns r0 or leaves by sbpf_exec_raise or a fault. x->fuel is current on return. */
+	/*
+	 * Runs an entry and charges its cost as a local call does; returns r0 or leaves by
+	 * sbpf_exec_raise or a fault.  x->fuel is current on return.
+	 */
 	uint64_t (*run)(struct sbpf_exec *x, uint32_t func, uint64_t r1, uint64_t r2, uint64_t r10);
+	/*
+	 * May be NULL.  Called on the way out of a run that was left by a raise or a fault: undo what
+	 * run() did to the thread (a segment base), which matters where another run is outside of it.
+	 */
+	void (*leave)(struct sbpf_exec *x);
 	/* The BPF instruction a fault or raise belongs to, or -1. */
 	int64_t (*locate)(const struct sbpf_exec *x);
 };
