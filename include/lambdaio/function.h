@@ -7,11 +7,12 @@
  * sections of the object, so no tool keeps a table of functions.  The same object runs in the
  * user-space runtime, in a kernel and on a device; docs/functions.md is the guide.
  *
- * This header owns: the context structure, the entry macros, the self-description macros and the
- * declarations of the helpers.  It does not own argument parsing or output formatting (lambdaio.h).
+ * This header owns: the context structure, the entry macros, the self-description macros, reading
+ * arguments and the declarations of the helpers.  It does not own argument parsing or output formatting (lambdaio.h).
  *
- * There is no C library here.  <errno.h>, <limits.h>, <stdbool.h>, <stddef.h>, <stdint.h> and
- * <string.h> can be included; of the last, memcpy, memmove, memset, memcmp, memchr and strlen work.
+ * There is no C library here.  `lio cc` provides <errno.h>, <string.h>, <ctype.h>, <stdlib.h> and
+ * <inttypes.h> as far as they make sense (include/lambdaio/libc); <stdint.h>, <stdbool.h>, <limits.h>
+ * and the like are clang's own.
  */
 #ifndef LAMBDAIO_FUNCTION_H
 #define LAMBDAIO_FUNCTION_H
@@ -82,7 +83,7 @@ struct lambda_record_note {
 /* Bytes of zeroed scratch for each call. */
 #define LAMBDA_HEAP(bytes) LAMBDA_NOTE_(heap, uint64_t, (bytes))
 
-/* ---- entries ---- */
+/* ---- entries; the function's name is the C name with each '_' shown as '-' ---- */
 
 #define LAMBDA_ENTRY_(kind, name) \
 	__attribute__((section("lambda/" #kind), used)) int64_t lambda_##kind##_##name
@@ -104,6 +105,58 @@ struct lambda_record_note {
 #define LAMBDA_MERGE(name, S) LAMBDA_ENTRY_(merge, name)(S * st, const S *other)
 /* Write the result to ctx->out.  In scope: ctx, st.  Returns bytes written, or -errno. */
 #define LAMBDA_FINISH(name, S) LAMBDA_ENTRY_(finish, name)(struct lambda_ctx * ctx, S * st)
+
+/*
+ * ---- reading: bytes at any address, arguments in their declared order ----
+ *	const uint8_t *p = ctx->arg;
+ *	uint32_t column = lambda_arg_u32(&p);
+ *	struct lambda_text delimiter = lambda_arg_text(&p);
+ */
+
+#define LAMBDA_INLINE_ static inline __attribute__((always_inline, unused))
+#define LAMBDA_LOAD_(name, T)                           \
+	LAMBDA_INLINE_ T name(const void *p)            \
+	{                                               \
+		T value;                                \
+                                                        \
+		__builtin_memcpy(&value, p, sizeof(T)); \
+		return value;                           \
+	}
+LAMBDA_LOAD_(lambda_load16, uint16_t)
+LAMBDA_LOAD_(lambda_load32, uint32_t)
+LAMBDA_LOAD_(lambda_load64, uint64_t)
+
+LAMBDA_INLINE_ void lambda_store64(void *p, uint64_t value)
+{
+	__builtin_memcpy(p, &value, sizeof(value));
+}
+
+struct lambda_text {
+	const uint8_t *p;
+	uint64_t len;
+};
+
+LAMBDA_INLINE_ uint8_t lambda_arg_u8(const uint8_t **p)
+{
+	return *(*p)++;
+}
+LAMBDA_INLINE_ uint32_t lambda_arg_u32(const uint8_t **p)
+{
+	*p += 4;
+	return lambda_load32(*p - 4);
+}
+LAMBDA_INLINE_ uint64_t lambda_arg_u64(const uint8_t **p)
+{
+	*p += 8;
+	return lambda_load64(*p - 8);
+}
+LAMBDA_INLINE_ struct lambda_text lambda_arg_text(const uint8_t **p)
+{
+	struct lambda_text text = {*p + 4, lambda_load32(*p)};
+
+	*p = text.p + text.len;
+	return text;
+}
 
 /*
  * ---- helpers: where a vector unit beats bytecode ----

@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef TOOLS_CC_LOWER_H
+#define TOOLS_CC_LOWER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+/*
+ * Rewrite LLVM's textual IR of a BPF module so that its BPF backend can take all of it:
+ *  - memcpy, memmove and memset of a variable or large length become calls of the helpers;
+ *  - accesses get their natural alignment (the sandbox allows any, while clang would take a misaligned
+ *    one apart into bytes);
+ *  - with @no_sdiv (instruction sets below v4) signed division becomes unsigned division and signs.
+ * Returns malloc'd text, or NULL: no memory.
+ */
+char *cc_lower(const char *ir, size_t len, bool no_sdiv, size_t *out_len);
+
+#endif /* TOOLS_CC_LOWER_H */
