@@ -1,0 +1,196 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * host.h - what the host library's modules share; nothing outside src/host includes it.
+ *
+ * A request goes one way: request.c checks options and arguments → input.c makes a source of the file
+ * (random access, a stream, or what decompress.c makes of either) → an engine runs it → its output
+ * goes to the caller's buffer, or is staged (stage.c) and then given on or stored.
+ */
+#ifndef LIO_HOST_H
+#define LIO_HOST_H
+
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <time.h>
+
+#include "lambda/lambda.h"
+#include "lambdaio/lambdaio.h"
+
+/* ---- errors (error.c) ---- */
+
+/* This thread's last failure, which lio_error() returns. */
+struct lambda_error *host_error(void);
+/* Make a failure's text, return its code. */
+#define host_fail(code, ...) lambda_fail(host_error(), (code), __VA_ARGS__)
+
+/* CLOCK_MONOTONIC in nanoseconds. */
+static inline uint64_t host_now(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
+/* ---- files (file.c) ---- */
+
+enum file_kind {
+	FILE_REGULAR,
+	FILE_BLOCK,
+	FILE_STREAM /* pipe, socket, terminal, …: in order, once */
+};
+
+enum codec {
+	CODEC_NONE,
+	CODEC_GZIP,
+	CODEC_ZSTD
+};
+
+struct lio_file {
+	int fd;
+	int buffered; /* of an O_DIRECT file: for stores that are not aligned; -1 until the first */
+	int flags;    /* as it was opened */
+	enum file_kind kind;
+	char *name; /* for messages */
+
+	pthread_mutex_t lock; /* guards what follows, and buffered */
+	uint64_t pos;         /* of a stream: bytes taken; FILE_CLAIMED once a function read it */
+	/* What was found at the start of a regular file when it had this size and this mtime */
+	bool probed;
+	enum codec codec;
+	bool sizeless; /* size 0 but not empty, as files in /proc are */
+	uint64_t probed_size;
+	struct timespec probed_mtime;
+};
+#define FILE_CLAIMED UINT64_MAX
+
+/* O_DIRECT wants buffers, offsets and lengths in multiples of the logical block, 4096 at most in practice. */
+#define DIRECT_ALIGN 4096u
+
+static inline bool file_readable(const struct lio_file *file)
+{
+	return (file->flags & O_ACCMODE) != O_WRONLY;
+}
+
+/* Up to @len bytes, fewer only at the end; or -errno without text. */
+int64_t file_pread(const struct lio_file *file, void *buf, size_t len, uint64_t offset);
+/* All @len bytes or -errno without text; *done grows by what was stored. */
+int file_pwrite(struct lio_file *file, const void *buf, size_t len, uint64_t offset,
+		uint64_t *done);
+/* Of a regular file or a block device: its size, or -errno. */
+int64_t file_size(const struct lio_file *file);
+
+/* write(2) and pwrite(2) kill a process at its file size limit; these two make that an error. */
+struct file_limit {
+	sigset_t old;
+	bool pending;
+};
+void file_limit_enter(struct file_limit *lim);
+void file_limit_leave(struct file_limit *lim);
+
+/* ---- sources (input.c) ---- */
+
+/* A file's bytes in order. */
+struct stream {
+	struct lio_file *file;
+	bool positional; /* pread at pos: other readers of the file do not disturb it */
+	uint64_t pos;
+	uint8_t peek[4]; /* looked at already, to be given first */
+	uint32_t peek_at, peek_len;
+	const int *cancel; /* what ends a wait for more */
+	uint64_t deadline_ns;
+	bool limited; /* by a cancel or a deadline */
+};
+/* Up to @len bytes, 0 at the end, or -errno without text. */
+int64_t stream_read(struct stream *s, void *buf, size_t len);
+
+struct decoder;
+
+struct input {
+	struct lambda_source src; /* first: this is what the engine sees */
+	struct lio_file *file;    /* NULL: memory */
+	const uint8_t *mem;
+	struct stream stream;
+	struct decoder *decoder; /* owned */
+	bool io_forced;
+	/* Sources run on an engine's threads; the first failure's text is kept here. */
+	atomic_flag failing;
+	struct lambda_error fail;
+};
+
+int input_open(struct input *in, struct lio_file *file, const struct lio_run_opts *opts,
+	       uint64_t deadline_ns);
+void input_open_mem(struct input *in, const void *mem, size_t len);
+void input_close(struct input *in);
+/* Keep the text of the first failure; returns @code. */
+int input_fail(struct input *in, int code, uint64_t offset, const char *fmt, ...)
+	__attribute__((format(printf, 4, 5)));
+
+/* ---- decompression (decompress.c) ---- */
+
+/* The largest zstd window that is accepted: what one decoder may allocate. */
+#define ZSTD_WINDOW_LOG_MAX 27
+
+/* By the first bytes of the content. */
+enum codec codec_of(const uint8_t *magic, size_t len);
+const char *codec_name(enum codec codec);
+/* A decoder of in->stream; its failures go to @in. */
+int decoder_open(struct input *in, enum codec codec, struct decoder **out);
+void decoder_close(struct decoder *dec);
+/* The next bytes of the content, 0 at its end, or -errno. */
+int64_t decoder_read(struct decoder *dec, void *buf, size_t len);
+
+/* ---- staging (stage.c) ---- */
+
+#define STAGE_SMALL  4096u         /* kept in the struct itself */
+#define STAGE_MEMORY (64ull << 20) /* bytes kept in memory; the rest goes to an unlinked file */
+
+/* Output that nobody may see before the run succeeded. */
+struct stage {
+	uint8_t *mem; /* small or malloc'd */
+	size_t len, cap;
+	int fd; /* of the file for what came after the first STAGE_MEMORY bytes; -1 */
+	uint64_t spilled;
+	uint8_t small[STAGE_SMALL];
+};
+void stage_init(struct stage *st);
+void stage_free(struct stage *st);
+static inline uint64_t stage_bytes(const struct stage *st)
+{
+	return st->len + st->spilled;
+}
+/* 0, or -errno with text in @err. */
+int stage_write(struct stage *st, const void *p, size_t len, struct lambda_error *err);
+/* Give all of it, in order, to @take; ends at its first error, or with text in @err at one of the stage's own. */
+int stage_replay(struct stage *st, int (*take)(void *arg, const void *p, size_t len), void *arg,
+		 struct lambda_error *err);
+
+/* ---- functions (function.c) ---- */
+
+struct lio_function {
+	struct lambda_function *fn; /* owned */
+	uint8_t *defaults;          /* the arguments, all by default */
+	size_t defaults_len;
+	bool needs_args; /* one has no default */
+};
+
+/* ---- engines: one const table each (dispatch.c chooses) ---- */
+
+struct host_engine {
+	enum lio_engine id;
+	const char *name;
+	/* NULL, or one line saying what is missing here. */
+	const char *(*missing)(void);
+	int (*run)(const struct lambda_request *req, struct input *in, struct lambda_sink *sink,
+		   struct lambda_report *report, struct lambda_error *err);
+};
+extern const struct host_engine host_engine_user;
+extern const struct host_engine host_engine_kernel;
+extern const struct host_engine host_engine_device;
+
+/* The engine that runs a request which asked for @id, and one line of why; or -EOPNOTSUPP with text. */
+int host_dispatch(enum lio_engine id, const struct host_engine **out, const char **why);
+
+#endif /* LIO_HOST_H */

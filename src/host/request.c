@@ -1,0 +1,521 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * request.c - λ-read and λ-write: options are checked, an engine is chosen and run, its output taken,
+ * the result reported.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "host/host.h"
+
+#define THREADS_MAX 1024u
+#define STORE_BYTES (8u << 20) /* stored between two looks at the cancel */
+
+/* ---- options and results ---- */
+
+_Static_assert(LIO_TIER_AUTO == (int)SBPF_TIER_AUTO && LIO_TIER_INTERP == (int)SBPF_TIER_INTERP &&
+		       LIO_TIER_TEMPLATE == (int)SBPF_TIER_TEMPLATE &&
+		       LIO_TIER_LLVM == (int)SBPF_TIER_LLVM,
+	       "tiers are numbered alike");
+
+/* One call of the API: everything about it but where its bytes come from and go. */
+struct job {
+	const struct lio_function *fn;
+	struct lio_run_opts opts; /* complete, whatever size the caller's had */
+	struct lambda_request req;
+	struct lambda_report report;
+	const struct host_engine *engine;
+	const char *why_engine;
+	struct lio_result *result; /* the caller's, may be NULL */
+	uint64_t started_ns;
+	uint64_t written;
+};
+
+/* Fields that an older caller does not know are 0; ones that we do not know must be. */
+static int opts_copy(struct lio_run_opts *to, const struct lio_run_opts *from)
+{
+	const uint8_t *bytes = (const uint8_t *)from;
+
+	if (!from) {
+		*to = (struct lio_run_opts){.size = sizeof(*to)};
+		return 0;
+	}
+	if (from->size < sizeof(from->size))
+		return host_fail(-EINVAL,
+				 "options: their size is not set; set .size = sizeof(struct "
+				 "lio_run_opts)");
+	if (from->size < sizeof(*to))
+		memset(to, 0, sizeof(*to));
+	memcpy(to, from, from->size < sizeof(*to) ? from->size : sizeof(*to));
+	for (size_t i = sizeof(*to); i < from->size; i++)
+		if (bytes[i])
+			return host_fail(
+				-E2BIG,
+				"options: byte %zu of %zu is set, this version (" LIO_VERSION
+				") knows %zu; use a newer liblambdaio",
+				i, from->size, sizeof(*to));
+	return 0;
+}
+
+static int opts_check(const struct lio_run_opts *o)
+{
+	const char *missing;
+
+	if ((unsigned int)o->tier > LIO_TIER_LLVM)
+		return host_fail(-EINVAL,
+				 "tier %d: there is none of this number; use enum lio_tier",
+				 (int)o->tier);
+	if ((unsigned int)o->io > LIO_IO_PREAD)
+		return host_fail(-EINVAL, "io %d: there is none of this number; use enum lio_io",
+				 (int)o->io);
+	if ((unsigned int)o->decompress > LIO_DECOMPRESS_NONE)
+		return host_fail(
+			-EINVAL,
+			"decompress %d: there is none of this number; use enum lio_decompress",
+			(int)o->decompress);
+	if (o->threads > THREADS_MAX)
+		return host_fail(-EINVAL, "threads %u: at most %u; leave it 0 for one a core",
+				 o->threads, THREADS_MAX);
+	missing = o->tier ? sbpf_tier_missing((enum sbpf_tier)o->tier) : NULL;
+	if (missing)
+		return host_fail(-EOPNOTSUPP, "tier %s: %s; use tier auto",
+				 sbpf_tier_name((enum sbpf_tier)o->tier), missing);
+	return 0;
+}
+
+static int job_args(struct job *job)
+{
+	const struct lio_function *fn = job->fn;
+	uint8_t *none;
+	size_t len;
+
+	if (job->opts.arg) {
+		job->req.arg = job->opts.arg;
+		job->req.arg_len = job->opts.arg_len;
+		return 0;
+	}
+	if (fn->needs_args) /* packing nothing says which one is missing */
+		return lambda_args_pack(&fn->fn->args, NULL, 0, &none, &len, host_error());
+	job->req.arg = fn->defaults;
+	job->req.arg_len = fn->defaults_len;
+	return 0;
+}
+
+static int job_init(struct job *job, const struct lio_function *fn, uint64_t offset,
+		    uint64_t length, const struct lio_run_opts *opts, struct lio_result *result)
+{
+	const struct lio_run_opts *o = &job->opts;
+	int rc;
+
+	memset(&job->report, 0, sizeof(job->report));
+	job->fn = fn;
+	job->result = NULL;
+	job->engine = &host_engine_user;
+	job->why_engine = "";
+	job->written = 0;
+	if (result && result->size < sizeof(result->size))
+		return host_fail(-EINVAL, "result: its size is not set; set .size = sizeof(struct "
+					  "lio_result)");
+	job->result = result;
+	job->started_ns = host_now();
+	rc = opts_copy(&job->opts, opts);
+	if (rc)
+		return rc;
+	job->req = (struct lambda_request){
+		.fn = fn->fn,
+		.offset = offset,
+		.length = length,
+		.chunk = o->chunk,
+		.threads = o->threads,
+		.tier = (enum sbpf_tier)o->tier,
+		.fuel = o->fuel,
+		.memory = o->memory,
+		.max_output = o->max_output,
+		.cancel = o->cancel,
+		.progress = o->progress,
+		.trace = o->trace,
+		.hook_arg = o->hook_arg,
+	};
+	if (o->timeout_ns)
+		job->req.deadline_ns = o->timeout_ns > UINT64_MAX - job->started_ns
+					       ? UINT64_MAX
+					       : job->started_ns + o->timeout_ns;
+	rc = opts_check(o);
+	if (!rc)
+		rc = host_dispatch(o->engine, &job->engine, &job->why_engine);
+	if (!rc)
+		rc = job_args(job);
+	return rc;
+}
+
+static const char *why_tier(const struct job *job)
+{
+	if (job->opts.tier)
+		return "as asked";
+	return job->report.tier == SBPF_TIER_INTERP ? "no compiler for this machine"
+						    : "the fastest one here";
+}
+
+static const char *why_io(const struct job *job)
+{
+	static const struct {
+		const char *io, *why;
+	} reasons[] = {
+		{"mmap", "large pieces of a cached file need no copy"},
+		{"pread", "a copy into the cache beats mapping here"},
+		{"gzip", "known by its first bytes, so decompressed in order"},
+		{"zstd", "known by its first bytes, so decompressed in order"},
+		{"stream", "it can only be read in order"},
+		{"memory", "the caller's buffer"},
+	};
+
+	if (job->opts.io &&
+	    (!strcmp(job->report.source, "mmap") || !strcmp(job->report.source, "pread")))
+		return "as asked";
+	for (size_t i = 0; i < sizeof(reasons) / sizeof(reasons[0]); i++)
+		if (!strcmp(job->report.source, reasons[i].io))
+			return reasons[i].why;
+	return "";
+}
+
+/* Strings one after another, without a format: this is on the way of every small read. */
+static void join(char *to, size_t cap, const char *const *parts)
+{
+	size_t at = 0;
+
+	for (; *parts; parts++) {
+		size_t n = strlen(*parts);
+
+		if (n > cap - 1 - at)
+			n = cap - 1 - at;
+		memcpy(to + at, *parts, n);
+		at += n;
+	}
+	to[at] = 0;
+}
+
+static void result_fill(const struct job *job, int rc, struct lio_result *r)
+{
+	const struct lambda_report *rep = &job->report;
+
+	r->bytes_in = rep->bytes_in;
+	r->bytes_out = rep->bytes_out;
+	r->bytes_written = job->written;
+	r->trailing = rep->trailing;
+	r->io_ns = rep->io_ns;
+	r->run_ns = rep->run_ns;
+	r->wall_ns = host_now() - job->started_ns;
+	r->compile_ns = rep->compile_ns;
+	r->fuel = rep->fuel;
+	r->calls = rep->calls;
+	r->reruns = rep->reruns;
+	r->threads = rep->threads;
+	r->engine = job->engine->id;
+	r->tier = (enum lio_tier)rep->tier;
+	r->io = rep->source ? rep->source : "";
+	r->why[0] = 0;
+	if (rep->source)
+		join(r->why, sizeof(r->why),
+		     (const char *const[]){job->engine->name, " engine: ", job->why_engine, "; ",
+					   sbpf_tier_name(rep->tier), " tier: ", why_tier(job),
+					   "; ", rep->source, ": ", why_io(job), NULL});
+	r->error_offset = rc ? host_error()->offset : UINT64_MAX;
+}
+
+static int job_done(const struct job *job, int rc)
+{
+	struct lio_result full, *r = job->result;
+	size_t size;
+
+	if (!r)
+		return rc;
+	size = r->size;
+	if (size >= sizeof(full)) {
+		result_fill(job, rc, r);
+		memset((uint8_t *)r + sizeof(full), 0, size - sizeof(full));
+	} else {
+		full.size = size;
+		result_fill(job, rc, &full);
+		memcpy(r, &full, size);
+	}
+	return rc;
+}
+
+/* ---- where output goes ---- */
+
+struct output {
+	struct lambda_sink sink; /* first: this is what the engine sees */
+	struct job *job;
+	uint8_t *buf; /* λ-read: the caller's */
+	size_t cap, len;
+	struct stage *stage;         /* staged, if not NULL */
+	const struct lio_sink *user; /* streamed, else */
+	struct lambda_error fail;    /* of the output, which an engine would not know to explain */
+};
+
+static int output_fail(struct output *out, int code)
+{
+	out->fail.code = code;
+	return code;
+}
+
+static int buffer_write(struct lambda_sink *sink, const void *p, size_t len)
+{
+	struct output *out = (struct output *)sink;
+
+	if (len > out->cap - out->len) {
+		lambda_fail(
+			&out->fail, -ENOSPC,
+			"%s: output quota of %zu bytes, the caller's buffer, is too small; give a "
+			"larger one or use lio_lambda_scan",
+			out->job->fn->fn->name, out->cap);
+		return -ENOSPC;
+	}
+	memcpy(out->buf + out->len, p, len);
+	out->len += len;
+	return 0;
+}
+
+static int stage_sink_write(struct lambda_sink *sink, const void *p, size_t len)
+{
+	struct output *out = (struct output *)sink;
+	int rc = stage_write(out->stage, p, len, &out->fail);
+
+	return rc ? output_fail(out, rc) : 0;
+}
+
+/* The caller's own sink: its code is passed on. */
+static int user_take(void *arg, const void *p, size_t len)
+{
+	struct output *out = arg;
+	int rc = len ? out->user->write(out->user->arg, p, len) : 0;
+
+	if (!rc)
+		return 0;
+	if (rc > 0)
+		rc = -EIO;
+	lambda_fail(&out->fail, rc, "%s: whoever takes its output refused it: %s; see there",
+		    out->job->fn->fn->name, strerror(-rc));
+	return rc;
+}
+
+static int user_sink_write(struct lambda_sink *sink, const void *p, size_t len)
+{
+	return user_take(sink, p, len);
+}
+
+static int job_run(struct job *job, struct input *in, struct output *out)
+{
+	int rc;
+
+	out->job = job;
+	out->fail.code = 0;
+	rc = job->engine->run(&job->req, in, &out->sink, &job->report, host_error());
+	if (rc && rc == out->fail.code)
+		*host_error() = out->fail;
+	return rc;
+}
+
+/* ---- λ-read ---- */
+
+int64_t lio_lambda_read(struct lio_file *file, const struct lio_function *fn, uint64_t offset,
+			uint64_t length, const struct lio_run_opts *opts, void *buf, size_t cap,
+			struct lio_result *result)
+{
+	struct output out = {.sink.write = buffer_write, .buf = buf, .cap = cap};
+	struct input in;
+	struct job job;
+	int rc;
+
+	rc = job_init(&job, fn, offset, length, opts, result);
+	if (!rc)
+		rc = input_open(&in, file, &job.opts, job.req.deadline_ns);
+	if (rc)
+		return job_done(&job, rc);
+	rc = job_run(&job, &in, &out);
+	input_close(&in);
+	job_done(&job, rc);
+	return rc ? rc : (int64_t)out.len;
+}
+
+static int scan_run(struct job *job, struct input *in, struct output *out)
+{
+	struct stage stage;
+	int rc;
+
+	if (out->user->stream) {
+		out->sink.write = user_sink_write;
+		return job_run(job, in, out);
+	}
+	stage_init(&stage);
+	out->sink.write = stage_sink_write;
+	out->stage = &stage;
+	rc = job_run(job, in, out);
+	if (!rc) {
+		rc = stage_replay(&stage, user_take, out, &out->fail);
+		if (rc)
+			*host_error() = out->fail;
+	}
+	stage_free(&stage);
+	return rc;
+}
+
+int lio_lambda_scan(struct lio_file *file, const struct lio_function *fn, uint64_t offset,
+		    uint64_t length, const struct lio_run_opts *opts, const struct lio_sink *sink,
+		    struct lio_result *result)
+{
+	struct output out = {.user = sink};
+	struct input in;
+	struct job job;
+	int rc;
+
+	rc = job_init(&job, fn, offset, length, opts, result);
+	if (!rc && sink->size < sizeof(*sink))
+		rc = host_fail(-EINVAL,
+			       "sink: its size is not set; set .size = sizeof(struct lio_sink)");
+	if (!rc)
+		rc = input_open(&in, file, &job.opts, job.req.deadline_ns);
+	if (rc)
+		return job_done(&job, rc);
+	rc = scan_run(&job, &in, &out);
+	input_close(&in);
+	return job_done(&job, rc);
+}
+
+/* ---- λ-write ---- */
+
+struct store {
+	struct job *job;
+	struct lio_file *file;
+	uint64_t at;
+};
+
+static int store_take(void *arg, const void *p, size_t len)
+{
+	struct store *st = arg;
+	const int *cancel = st->job->opts.cancel;
+	const uint8_t *from = p;
+	int rc = 0;
+
+	for (size_t done = 0; !rc && done < len; done += STORE_BYTES) {
+		size_t n = len - done < STORE_BYTES ? len - done : STORE_BYTES;
+
+		if (cancel && __atomic_load_n(cancel, __ATOMIC_RELAXED))
+			return -ECANCELED;
+		rc = file_pwrite(st->file, from + done, n, st->at + st->job->written,
+				 &st->job->written);
+	}
+	return rc;
+}
+
+static int store_fail(const struct store *st, int code, uint64_t total)
+{
+	static const struct {
+		int error;
+		const char *why, *fix;
+	} known[] = {
+		{ENOSPC, "disk full", "free some space there and write again"},
+		{EDQUOT, "disk quota exceeded", "free some space there and write again"},
+		{EFBIG, "over the largest size of a file here", "raise \"ulimit -f\" or split it"},
+		{EIO, "the medium failed", "see the kernel's log"},
+		{ESPIPE, "a stream has no offsets", "write to a regular file"},
+		{ECANCELED, "cancelled while storing", "run it again to store all of it"},
+	};
+	const char *why = strerror(-code), *fix = "check what it is and how it was opened";
+
+	for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++)
+		if (known[i].error == -code) {
+			why = known[i].why;
+			fix = known[i].fix;
+		}
+	return host_fail(code, "%s: %s after %llu of %llu bytes; %s", st->file->name, why,
+			 (unsigned long long)st->job->written, (unsigned long long)total, fix);
+}
+
+static int store_all(struct job *job, struct lio_file *file, uint64_t at, struct stage *stage)
+{
+	struct store st = {.job = job, .file = file, .at = at};
+	uint64_t total = stage_bytes(stage), t0 = host_now();
+	struct lambda_error own = {.code = 0};
+	struct file_limit lim;
+	int rc;
+
+	if (at > INT64_MAX || total > INT64_MAX - at)
+		return store_fail(&st, -EFBIG, total);
+	file_limit_enter(&lim);
+	rc = stage_replay(stage, store_take, &st, &own);
+	file_limit_leave(&lim);
+	pthread_mutex_lock(&file->lock);
+	file->probed = false; /* the clock of mtime is too coarse to show every store */
+	pthread_mutex_unlock(&file->lock);
+	job->report.io_ns += host_now() - t0;
+	if (own.code)
+		*host_error() = own;
+	else if (rc)
+		store_fail(&st, rc, total);
+	return rc;
+}
+
+static int write_check(const struct lio_file *file, const struct lio_function *fn)
+{
+	if (fn->fn->kind == LAMBDA_KIND_FOLD)
+		return host_fail(
+			-EINVAL,
+			"%s: a fold has one result and nothing to write for each record; use a "
+			"map or a scan",
+			fn->fn->name);
+	if ((file->flags & O_ACCMODE) == O_RDONLY)
+		return host_fail(-EBADF,
+				 "%s: not open for writing; open it with O_WRONLY or O_RDWR",
+				 file->name);
+	return 0;
+}
+
+/* Takes over @in. */
+static int write_run(struct job *job, struct lio_file *file, uint64_t at, struct input *in)
+{
+	struct stage stage;
+	struct output out = {.sink.write = stage_sink_write, .stage = &stage};
+	int rc;
+
+	stage_init(&stage);
+	rc = job_run(job, in, &out);
+	input_close(in);
+	if (!rc)
+		rc = store_all(job, file, at, &stage);
+	stage_free(&stage);
+	return job_done(job, rc);
+}
+
+int lio_lambda_write(struct lio_file *file, uint64_t at, const struct lio_function *fn,
+		     struct lio_file *input, uint64_t offset, uint64_t length,
+		     const struct lio_run_opts *opts, struct lio_result *result)
+{
+	struct input in;
+	struct job job;
+	int rc;
+
+	rc = job_init(&job, fn, offset, length, opts, result);
+	if (!rc)
+		rc = write_check(file, fn);
+	if (!rc)
+		rc = input_open(&in, input, &job.opts, job.req.deadline_ns);
+	return rc ? job_done(&job, rc) : write_run(&job, file, at, &in);
+}
+
+int lio_lambda_write_mem(struct lio_file *file, uint64_t at, const struct lio_function *fn,
+			 const void *input, size_t len, const struct lio_run_opts *opts,
+			 struct lio_result *result)
+{
+	struct input in;
+	struct job job;
+	int rc;
+
+	rc = job_init(&job, fn, 0, len, opts, result);
+	if (!rc)
+		rc = write_check(file, fn);
+	if (rc)
+		return job_done(&job, rc);
+	input_open_mem(&in, input, len);
+	return write_run(&job, file, at, &in);
+}
