@@ -87,7 +87,8 @@ struct cli_option {
 extern const struct cli_option cli_options[];
 extern const size_t cli_n_options;
 
-#define CLI_UNSET UINT64_MAX
+#define CLI_UNSET       UINT64_MAX
+#define CLI_THREADS_MAX 4096u
 
 /* What a command line says; zero is "not said" but where CLI_UNSET or LIO_TO_END is. */
 struct cli {
@@ -210,13 +211,15 @@ int cli_flush(void);
 int cli_fail_stdout(int err);
 /* @len bytes as a JSON string, or {"bytes_base64": …} where they are not UTF-8. */
 json_object *cli_json_text(const void *p, size_t len);
+/* The packed value of a field, all of which is at @p. */
+json_object *cli_json_value(const struct lambda_field *field, const uint8_t *p);
+/* strdup() that ends the process with an error line where there is no memory. */
+char *cli_strdup(const char *text);
+/* Base64 of @n (1 to 3) bytes. */
+void cli_base64_group(const uint8_t *p, size_t n, char out[4]);
 /* The shortest text that reads back as @value. */
 char *cli_double_text(char buf[32], double value);
 
-struct print_cell {
-	const char *text;
-	bool right; /* align right */
-};
 /* Lines of @columns cells, aligned; @rows × @columns texts in @cells. */
 void print_aligned(FILE *to, char *const *cells, const bool *right, size_t rows, size_t columns);
 
