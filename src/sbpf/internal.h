@@ -204,14 +204,6 @@ int sbpf_elf_load(struct sbpf_program *prog, const void *image, size_t len,
 int sbpf_verify(struct sbpf_program *prog, struct sbpf_error *err);
 int sbpf_disasm_insn(const struct sbpf_program *prog, uint32_t pc, char *buf, size_t len);
 
-/* elf_btf.c: lines of the code in @texts from .BTF and .BTF.ext.  Malformed ones give no lines; -ENOMEM. */
-struct sbpf_elf_text {
-	const char *section;
-	uint32_t start, count; /* its instructions in the linked program */
-};
-int sbpf_elf_lines(struct sbpf_program *prog, const struct sbpf_elf_text *texts, uint32_t n_texts,
-		   const void *btf, size_t btf_len, const void *ext, size_t ext_len);
-
 /* ---- running (run.c, sandbox.c) ---- */
 
 /* sandbox.c: free an idle sandbox and all that are linked behind it in the pool.  NULL is fine. */
@@ -236,6 +228,7 @@ struct sbpf_exec {
 	const struct sbpf_code *code;
 	struct sbpf_call *call;
 	struct sbpf_exec *outer; /* the call this thread was in before, if the embedder nests */
+	bool paused; /* the embedder's trace function runs: faults are its own */
 	sigjmp_buf env;
 	volatile int error; /* set before env is taken */
 	volatile uint64_t address;

@@ -1,2 +1,464 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "sbpf/internal.h"
+/*
+ * sandbox.c - the 4 GiB that a program can reach: windows, their pages, and the pool.
+ *
+ * Owns: the reservation, which pages of it are there, what they hold between calls.
+ * Does not own: running (run.c) and faults (fault.c).
+ *
+ * No step may leave a hole in a reservation, for the next mmap of any other thread could land in it
+ * and be the program's to read.  So pages are given and taken with mprotect; where a mapping has to
+ * be replaced and the kernel fails halfway, the sandbox is lost: never run, never unmapped.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "sbpf/sandbox.h"
+
+/* Up to here clearing pages is cheaper than dropping them and having them faulted in again. */
+#define CLEAR_MAX (64u << 10)
+/* An idle sandbox gives the pages of larger windows back. */
+#define IDLE_MAX (4ull << 20)
+/* Between two windows that are at their maximum, so that no range runs from one into the next. */
+#define HOLE (64ull << 10)
+
+static const struct window {
+	const char *name;
+	uint64_t offset, max;
+} windows[SBPF_WINDOWS] = {
+	[SBPF_WIN_CTX] = {"context", 0x00010000, 0x10000},
+	[SBPF_WIN_RODATA] = {"constants", 0x00100000, 0x0ff00000 - HOLE},
+	[SBPF_WIN_OTHER] = {"second input", 0x10000000, 0x10000000 - HOLE},
+	[SBPF_WIN_ARG] = {"argument", 0x20000000, 0x20000000 - HOLE},
+	[SBPF_WIN_DATA] = {"globals", SBPF_WRITABLE_FROM, 0x10000000 - HOLE},
+	[SBPF_WIN_STACK] = {"stack", 0x50000000, 0x10000},
+	[SBPF_WIN_STATE] = {"state", 0x51000000, 0x0f000000 - HOLE},
+	[SBPF_WIN_HEAP] = {"heap", 0x60000000, 0x20000000 - HOLE},
+	[SBPF_WIN_IN] = {"input", 0x80000000, 0x40000000 - HOLE},
+	[SBPF_WIN_OUT] = {"output", 0xc0000000, 0x40000000 - HOLE},
+};
+
+_Static_assert(SBPF_MAX_DEPTH *SBPF_MAX_FRAME <= 0x10000, "the deepest stack fits its window");
+
+uint64_t sbpf_window_offset(enum sbpf_window win)
+{
+	return (unsigned int)win < SBPF_WINDOWS ? windows[win].offset : 0;
+}
+
+uint64_t sbpf_window_max(enum sbpf_window win)
+{
+	return (unsigned int)win < SBPF_WINDOWS ? windows[win].max : 0;
+}
+
+const char *sbpf_window_name(enum sbpf_window win)
+{
+	return windows[win].name;
+}
+
+enum sbpf_window sbpf_window_of(uint32_t off)
+{
+	/* By the top four bits the first window that could hold it; the next may start there too. */
+	static const uint8_t first[16] = {
+		SBPF_WIN_CTX,  SBPF_WIN_OTHER, SBPF_WIN_ARG,  SBPF_WIN_ARG,
+		SBPF_WIN_DATA, SBPF_WIN_STACK, SBPF_WIN_HEAP, SBPF_WIN_HEAP,
+		SBPF_WIN_IN,   SBPF_WIN_IN,    SBPF_WIN_IN,   SBPF_WIN_IN,
+		SBPF_WIN_OUT,  SBPF_WIN_OUT,   SBPF_WIN_OUT,  SBPF_WIN_OUT,
+	};
+	unsigned int win = first[off >> 28];
+
+	if (win + 1 < SBPF_WINDOWS && off >= windows[win + 1].offset)
+		win++;
+	return (enum sbpf_window)win;
+}
+
+static uint64_t whole_pages(uint64_t bytes)
+{
+	return (bytes + SBPF_PAGE - 1) & ~(uint64_t)(SBPF_PAGE - 1);
+}
+
+/* ---- making and freeing ---- */
+
+static _Atomic unsigned int forks;
+
+static void count_fork(void)
+{
+	atomic_fetch_add_explicit(&forks, 1, memory_order_relaxed);
+}
+
+static void watch_forks(void)
+{
+	pthread_atfork(NULL, NULL, count_fork);
+}
+
+static int reserve(struct sbpf_sandbox *sb)
+{
+	void *p = mmap(NULL, SBPF_SPACE + 2 * SBPF_GUARD, PROT_NONE,
+		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	if (p == MAP_FAILED)
+		return -errno;
+	sb->base = (uint8_t *)p + SBPF_GUARD;
+	return 0;
+}
+
+/* The read-only windows' pages: inaccessible to the program until a window grows over them. */
+static int map_readonly(struct sbpf_sandbox *sb)
+{
+	int fd = memfd_create("sbpf", MFD_CLOEXEC);
+	void *p;
+	int r = 0;
+
+	if (fd < 0)
+		return -errno;
+	if (ftruncate(fd, SBPF_WRITABLE_FROM)) {
+		r = -errno;
+		goto out;
+	}
+	p = mmap(NULL, SBPF_WRITABLE_FROM, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd,
+		 0);
+	if (p == MAP_FAILED) {
+		r = -errno;
+		goto out;
+	}
+	sb->alias = p;
+	p = mmap(sb->base, SBPF_WRITABLE_FROM, PROT_NONE, MAP_SHARED | MAP_FIXED, fd, 0);
+	if (p == MAP_FAILED) {
+		r = -errno;
+		sb->lost = true;
+	}
+out:
+	close(fd);
+	return r;
+}
+
+static void sandbox_free(struct sbpf_sandbox *sb)
+{
+	if (sb->base && !sb->lost)
+		munmap(sb->base - SBPF_GUARD, SBPF_SPACE + 2 * SBPF_GUARD);
+	if (sb->alias)
+		munmap(sb->alias, SBPF_WRITABLE_FROM);
+	free(sb);
+}
+
+void sbpf_sandbox_free(struct sbpf_sandbox *sb)
+{
+	while (sb) {
+		struct sbpf_sandbox *next = sb->next;
+
+		sandbox_free(sb);
+		sb = next;
+	}
+}
+
+/* ---- pages ---- */
+
+static int window_protect(struct sbpf_sandbox *sb, enum sbpf_window win, uint64_t from, uint64_t to,
+			  int prot)
+{
+	return mprotect(sb->base + windows[win].offset + from, to - from, prot) ? -errno : 0;
+}
+
+/* Pages [from, to) of a window that is not a file read zero when they are touched next. */
+static int window_drop(struct sbpf_sandbox *sb, enum sbpf_window win, uint64_t from, uint64_t to)
+{
+	uint64_t at = windows[win].offset + from;
+	int r;
+
+	if (sbpf_window_writable(win))
+		r = madvise(sb->base + at, to - from, MADV_DONTNEED);
+	else
+		r = madvise(sb->alias + at, to - from, MADV_REMOVE);
+	return r ? -errno : 0;
+}
+
+static int window_grow(struct sbpf_sandbox *sb, enum sbpf_window win, uint64_t size)
+{
+	int prot = sbpf_window_writable(win) ? PROT_READ | PROT_WRITE : PROT_READ;
+	int r = window_protect(sb, win, sb->size[win], size, prot);
+
+	if (!r)
+		sb->size[win] = size;
+	return r;
+}
+
+static int window_shrink(struct sbpf_sandbox *sb, enum sbpf_window win, uint64_t size)
+{
+	uint64_t old = sb->size[win];
+	int r = window_protect(sb, win, size, old, PROT_NONE);
+
+	if (r)
+		return r;
+	sb->size[win] = size;
+	r = window_drop(sb, win, size, old);
+	/* Else the pages would come back with what they hold. */
+	if (r)
+		sb->lost = true;
+	return r;
+}
+
+/* Pages [from, to) of the mapped file become inaccessible plain ones. */
+static int file_drop(struct sbpf_sandbox *sb, uint64_t from, uint64_t to)
+{
+	void *p = mmap(sb->base + windows[SBPF_WIN_IN].offset + from, to - from, PROT_NONE,
+		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+
+	if (p == MAP_FAILED) {
+		sb->lost = true;
+		return -errno;
+	}
+	return 0;
+}
+
+static int file_unmap(struct sbpf_sandbox *sb)
+{
+	int r = file_drop(sb, 0, sb->size[SBPF_WIN_IN]);
+
+	if (!r) {
+		sb->size[SBPF_WIN_IN] = 0;
+		sb->in_file = false;
+	}
+	return r;
+}
+
+static int window_resize(struct sbpf_sandbox *sb, enum sbpf_window win, uint64_t bytes)
+{
+	uint64_t size = whole_pages(bytes);
+
+	if (bytes > windows[win].max)
+		return -ENOSPC;
+	if (size == sb->size[win])
+		return 0;
+	return size > sb->size[win] ? window_grow(sb, win, size) : window_shrink(sb, win, size);
+}
+
+/* Those that the runtime fills have the size that the program gives them. */
+static bool window_foreign(enum sbpf_window win)
+{
+	return (unsigned int)win < SBPF_WINDOWS && win != SBPF_WIN_RODATA && win != SBPF_WIN_DATA &&
+	       win != SBPF_WIN_STACK;
+}
+
+int sbpf_sandbox_resize(struct sbpf_sandbox *sb, enum sbpf_window win, uint64_t bytes)
+{
+	if (!window_foreign(win))
+		return -EINVAL;
+	if (sb->running)
+		return -EBUSY;
+	if (sb->lost)
+		return -ENOMEM;
+	if (win == SBPF_WIN_IN && sb->in_file) {
+		int r = file_unmap(sb);
+
+		if (r)
+			return r;
+	}
+	return window_resize(sb, win, bytes);
+}
+
+void *sbpf_sandbox_ptr(struct sbpf_sandbox *sb, enum sbpf_window win)
+{
+	if ((unsigned int)win >= SBPF_WINDOWS)
+		return NULL;
+	return (sbpf_window_writable(win) ? sb->base : sb->alias) + windows[win].offset;
+}
+
+uint64_t sbpf_sandbox_size(const struct sbpf_sandbox *sb, enum sbpf_window win)
+{
+	return (unsigned int)win < SBPF_WINDOWS ? sb->size[win] : 0;
+}
+
+static int window_zero(struct sbpf_sandbox *sb, enum sbpf_window win, uint64_t dirty)
+{
+	uint64_t size = sb->size[win];
+	uint64_t clear = whole_pages(dirty < size ? dirty : size);
+
+	if (size - clear <= CLEAR_MAX)
+		clear = size;
+	memset(sbpf_sandbox_ptr(sb, win), 0, clear);
+	return clear < size ? window_drop(sb, win, clear, size) : 0;
+}
+
+int sbpf_sandbox_zero(struct sbpf_sandbox *sb, enum sbpf_window win, uint64_t dirty)
+{
+	if (!window_foreign(win))
+		return -EINVAL;
+	if (win == SBPF_WIN_IN && sb->in_file) {
+		uint64_t size = sb->size[win];
+		int r = file_unmap(sb);
+
+		return r ? r : window_resize(sb, win, size);
+	}
+	return window_zero(sb, win, dirty);
+}
+
+int sbpf_sandbox_map(struct sbpf_sandbox *sb, int fd, uint64_t offset, uint64_t bytes)
+{
+	const enum sbpf_window win = SBPF_WIN_IN;
+	uint64_t size = whole_pages(bytes), old = sb->size[win];
+	void *p;
+	int r = 0;
+
+	if (offset % SBPF_PAGE || !bytes || offset > INT64_MAX - size)
+		return -EINVAL;
+	if (bytes > windows[win].max)
+		return -ENOSPC;
+	if (sb->running)
+		return -EBUSY;
+	if (sb->lost)
+		return -ENOMEM;
+	/* Elsewhere first: a file that cannot be mapped must not cost the window its pages. */
+	p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE, fd,
+		 (off_t)offset);
+	if (p == MAP_FAILED)
+		return -errno;
+	if (size < old)
+		r = sb->in_file ? file_drop(sb, size, old) : window_shrink(sb, win, size);
+	if (!r && mremap(p, size, size, MREMAP_MAYMOVE | MREMAP_FIXED,
+			 sb->base + windows[win].offset) == MAP_FAILED) {
+		r = -errno;
+		sb->lost = true;
+	}
+	if (r) {
+		munmap(p, size);
+		return r;
+	}
+	sb->size[win] = size;
+	sb->in_file = true;
+	return 0;
+}
+
+/* ---- the runtime's own windows ---- */
+
+static int fill_constants(struct sbpf_sandbox *sb)
+{
+	const struct sbpf_program *prog = sb->prog;
+	uint64_t stack = prog->stack_bytes ? prog->stack_bytes : 1;
+	int r = window_resize(sb, SBPF_WIN_RODATA, prog->rodata_len);
+
+	if (!r)
+		r = window_resize(sb, SBPF_WIN_DATA, prog->data_total);
+	if (!r)
+		r = window_resize(sb, SBPF_WIN_STACK, stack);
+	if (!r && prog->rodata_len)
+		memcpy(sbpf_sandbox_ptr(sb, SBPF_WIN_RODATA), prog->rodata, prog->rodata_len);
+	return r;
+}
+
+int sbpf_sandbox_reset(struct sbpf_sandbox *sb)
+{
+	const struct sbpf_program *prog = sb->prog;
+
+	memset(sb->base + windows[SBPF_WIN_STACK].offset, 0, sb->size[SBPF_WIN_STACK]);
+	if (sb->size[SBPF_WIN_DATA]) {
+		int r = window_zero(sb, SBPF_WIN_DATA, prog->data_len);
+
+		if (r)
+			return r;
+		if (prog->data_len)
+			memcpy(sb->base + windows[SBPF_WIN_DATA].offset, prog->data,
+			       prog->data_len);
+	}
+	return 0;
+}
+
+/* ---- the pool ---- */
+
+static unsigned int pool_cap;
+
+static void count_cores(void)
+{
+	long cores = sysconf(_SC_NPROCESSORS_ONLN);
+
+	pool_cap = cores > 0 ? 2 * (unsigned int)cores : 2;
+	watch_forks();
+}
+
+static struct sbpf_sandbox *pool_take(struct sbpf_program *prog)
+{
+	struct sbpf_sandbox *sb;
+
+	pthread_mutex_lock(&prog->lock);
+	sb = prog->pool;
+	if (sb) {
+		prog->pool = sb->next;
+		prog->pooled--;
+		sb->next = NULL;
+	}
+	pthread_mutex_unlock(&prog->lock);
+	return sb;
+}
+
+static struct sbpf_sandbox *sandbox_new(struct sbpf_program *prog, int *r)
+{
+	struct sbpf_sandbox *sb = calloc(1, sizeof(*sb));
+
+	*r = -ENOMEM;
+	if (!sb)
+		return NULL;
+	sb->prog = prog;
+	sb->forks = atomic_load_explicit(&forks, memory_order_relaxed);
+	*r = reserve(sb);
+	if (!*r)
+		*r = map_readonly(sb);
+	if (!*r)
+		*r = fill_constants(sb);
+	if (*r) {
+		sandbox_free(sb);
+		return NULL;
+	}
+	return sb;
+}
+
+int sbpf_sandbox_get(struct sbpf_program *prog, struct sbpf_sandbox **out)
+{
+	static pthread_once_t once = PTHREAD_ONCE_INIT;
+	struct sbpf_sandbox *sb;
+	int r = 0;
+
+	pthread_once(&once, count_cores);
+	*out = NULL;
+	/* One that a fork copied shares its read-only pages with the parent's: not ours to use. */
+	while ((sb = pool_take(prog)) &&
+	       sb->forks != atomic_load_explicit(&forks, memory_order_relaxed))
+		sandbox_free(sb);
+	if (!sb)
+		sb = sandbox_new(prog, &r);
+	if (!sb)
+		return r;
+	sbpf_program_ref(prog);
+	*out = sb;
+	return 0;
+}
+
+/* What an idle sandbox must not hold on to: a file, or much memory. */
+static void make_idle(struct sbpf_sandbox *sb)
+{
+	if (sb->in_file)
+		file_unmap(sb);
+	for (unsigned int win = 0; win < SBPF_WINDOWS; win++)
+		if (window_foreign(win) && sb->size[win] > IDLE_MAX)
+			window_shrink(sb, win, 0);
+}
+
+void sbpf_sandbox_put(struct sbpf_sandbox *sb)
+{
+	struct sbpf_program *prog;
+
+	if (!sb)
+		return;
+	prog = sb->prog;
+	make_idle(sb);
+	pthread_mutex_lock(&prog->lock);
+	if (!sb->lost && prog->pooled < pool_cap) {
+		sb->next = prog->pool;
+		prog->pool = sb;
+		prog->pooled++;
+		sb = NULL;
+	}
+	pthread_mutex_unlock(&prog->lock);
+	if (sb)
+		sandbox_free(sb);
+	sbpf_program_unref(prog);
+}
