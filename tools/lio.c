@@ -44,12 +44,14 @@ const struct cli_command_row cli_commands[CLI_COMMANDS] = {
 "lio write grep all.log errors.log error --offset 4K\n",
 	},
 	[CLI_CC] = {
-		.name = "cc", .usage = "FUNCTION.c [-o FUNCTION.o] [CLANG-OPTION]…", .run = cmd_cc,
+		.name = "cc", .usage = "F.c [-o F.o] [-I DIR] [-D NAME=VALUE] [OPTIONS]", .run = cmd_cc,
 		.summary = "compile a function from C",
 		.about =
-"Finds clang (14 to 19; $CLANG comes first) and compiles plain C to a function's\n"
-"object file, with the best instruction set that this clang has. Copies of\n"
-"variable length, zeroing loops and large struct copies become helper calls.\n",
+"Finds clang (14 to 19) and compiles plain C to a function's object file, which\n"
+"is then verified. Copies of variable length, zeroing loops and large struct\n"
+"copies, which clang alone refuses, become helper calls. Without -o the object is\n"
+"named after the source. -I, -D, -U, -W…, -f… and -std= go to clang; -v shows\n"
+"its command lines.\n",
 		.examples =
 "lio cc mine.c -o mine.o\n"
 "lio cc mine.c -o mine.o && lio test mine.o data && lio run ./mine.o data\n",

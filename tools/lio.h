@@ -87,8 +87,7 @@ struct cli_option {
 extern const struct cli_option cli_options[];
 extern const size_t cli_n_options;
 
-#define CLI_UNSET       UINT64_MAX
-#define CLI_THREADS_MAX 4096u
+#define CLI_UNSET UINT64_MAX
 
 /* What a command line says; zero is "not said" but where CLI_UNSET or LIO_TO_END is. */
 struct cli {

@@ -68,7 +68,12 @@ const struct cli_option cli_options[] = {
 	{ "trace", NULL, ROW(FLAG, trace, false), .commands = RUNS | ON(WRITE),
 	  .help = "show on stderr what the function says with lambda_trace()" },
 	{ "quiet", NULL, ROW(FLAG, quiet, false),
-	  .commands = RUNS | ON(WRITE) | ON(BENCH) | ON(TEST), .help = "no progress on a terminal" },
+	  .commands = RUNS | ON(WRITE) | ON(BENCH), .help = "no progress on a terminal" },
+	/* cc has a parser of its own, for clang's options: these rows are for help and completion. */
+	{ "clang", "PATH", .kind = CLI_STRING, .commands = ON(CC),
+	  .help = "the clang to use (default: $LIO_CLANG, or the newest of 14 to 19)" },
+	{ "mcpu", "v1|v2|v3|v4", .kind = CLI_CHOICE, .commands = ON(CC),
+	  .help = "the instruction set (default: the best that clang has)" },
 };
 /* clang-format on */
 const size_t cli_n_options = sizeof(cli_options) / sizeof(cli_options[0]);

@@ -7,6 +7,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -87,71 +88,29 @@ fail:
 	return -ENOMEM;
 }
 
-static bool is_path(const char *name)
-{
-	size_t len = strlen(name);
-
-	return strchr(name, '/') || (len > 2 && strcmp(name + len - 2, ".o") == 0);
-}
-
-/* A name that is neither shipped nor a path: the nearest one, or what else was meant. */
-static int no_such_function(const char *name)
-{
-	const char *near = NULL;
-	char **names, fix[256];
-	size_t n, len = strlen(name);
-	int err = cli_shipped(&names, &n);
-
-	if (err || !n)
-		snprintf(fix, sizeof(fix),
-			 "set LIO_FUNCTIONS to the directory of the functions' objects, "
-			 "or give an object file");
-	else if ((near = cli_nearest(name, (const char *const *)names, n)) != NULL)
-		snprintf(fix, sizeof(fix), "did you mean %s? \"lio functions\" lists all", near);
-	else if (access(name, F_OK) == 0 && len > 2 && strcmp(name + len - 2, ".c") == 0)
-		snprintf(fix, sizeof(fix), "compile it first: lio cc %.100s -o FUNCTION.o", name);
-	else if (access(name, F_OK) == 0)
-		snprintf(fix, sizeof(fix),
-			 "FUNCTION comes before FILE; an object file's name has a '/' "
-			 "or ends in .o");
-	else
-		snprintf(fix, sizeof(fix),
-			 "\"lio functions\" lists them; an object file's name has a '/' "
-			 "or ends in .o");
-	cli_fail(ENOENT, fix, "%s: there is no function of this name", name);
-	cli_free_names(names, n);
-	return CLI_FAILED;
-}
-
-/* The object's path: @name itself, or the shipped one's.  malloc'd; NULL after an error line. */
-static char *object_path(const char *name)
-{
-	char *path;
-
-	if (is_path(name)) {
-		path = strdup(name);
-	} else if (asprintf(&path, "%s/%s.o", lio_functions_dir(), name) < 0) {
-		path = NULL;
-	} else if (!name[0] || !lio_functions_dir()[0] || access(path, F_OK) != 0) {
-		no_such_function(name);
-		free(path);
-		return NULL;
-	}
-	if (!path)
-		cli_fail(ENOMEM, NULL, "%s: no memory", name);
-	return path;
-}
-
 int cli_load(const char *name, struct lio_function **out)
 {
-	char *path = object_path(name);
-	int err;
+	int err = lio_load(name, out);
 
-	if (!path)
-		return CLI_FAILED;
-	err = lio_load(path, out);
-	free(path);
 	return err ? cli_fail_lib(err) : 0;
+}
+
+/* The path that lio_load() found @name at.  malloc'd; NULL if there is none, or no memory. */
+static char *object_path(const char *name)
+{
+	size_t len = strlen(name);
+	char *path;
+
+	if (strchr(name, '/') || (len >= 2 && strcmp(name + len - 2, ".o") == 0))
+		return strdup(name);
+	if (asprintf(&path, "%s/%s.o", lio_functions_dir(), name) < 0)
+		return NULL;
+	if (access(path, F_OK) == 0 || !getenv("LIO_FUNCTIONS"))
+		return path;
+	/* Not in that directory: the shipped ones come next. */
+	free(path);
+	unsetenv("LIO_FUNCTIONS");
+	return object_path(name);
 }
 
 /* A whole file, malloc'd.  0 or -errno. */
@@ -185,32 +144,24 @@ int cli_load_lambda(const char *name, struct lambda_function **out)
 {
 	struct lambda_error lerr = {0};
 	struct lio_function *fn;
-	char *path = object_path(name);
-	uint8_t *image;
+	uint8_t *image = NULL;
+	char *path;
 	size_t len;
 	int err;
 
-	if (!path)
+	/* The library says best what is wrong with a name, or with a file that is no function. */
+	if (cli_load(name, &fn))
 		return CLI_FAILED;
-	/* The library says best what is wrong with a file that is no function. */
-	err = lio_load(path, &fn);
-	if (err) {
-		cli_fail_lib(err);
-		goto out;
-	}
 	lio_unload(fn);
-	err = read_all(path, &image, &len);
-	if (err) {
-		cli_fail_lib(err);
-		goto out;
-	}
+	path = object_path(name);
+	err = path ? read_all(path, &image, &len) : -ENOMEM;
+	free(path);
+	if (err)
+		return err == -ENOMEM ? cli_fail(err, NULL, "%s: no memory", name)
+				      : cli_fail_lib(err);
 	err = lambda_function_load(image, len, out, &lerr);
 	free(image);
-	if (err)
-		cli_fail_text(err, lerr.text);
-out:
-	free(path);
-	return err ? CLI_FAILED : 0;
+	return err ? cli_fail_text(err, lerr.text) : 0;
 }
 
 /* ---- a request ---- */
@@ -233,11 +184,8 @@ static void show_trace(void *arg, const char *text, size_t len)
 	fprintf(stderr, "trace: %.*s\n", (int)n, line);
 }
 
-static int fill_opts(const struct cli *cli, struct cli_request *req)
+static void fill_opts(const struct cli *cli, struct cli_request *req)
 {
-	if (cli->threads > CLI_THREADS_MAX)
-		return cli_fail(EINVAL, "use a smaller number", "--threads: %llu is more than %u",
-				(unsigned long long)cli->threads, CLI_THREADS_MAX);
 	req->opts = (struct lio_run_opts){
 		.size = sizeof(req->opts),
 		.engine = (enum lio_engine)cli->engine,
@@ -245,7 +193,7 @@ static int fill_opts(const struct cli *cli, struct cli_request *req)
 		.io = (enum lio_io)cli->io,
 		.decompress = (enum lio_decompress)cli->decompress,
 		.chunk = cli->chunk,
-		.threads = (unsigned)cli->threads,
+		.threads = cli->threads < UINT_MAX ? (unsigned)cli->threads : UINT_MAX,
 		.fuel = cli->fuel,
 		.memory = cli->memory,
 		.max_output = cli->max_output,
@@ -255,7 +203,6 @@ static int fill_opts(const struct cli *cli, struct cli_request *req)
 		.trace = cli->trace ? show_trace : NULL,
 	};
 	req->result.size = sizeof(req->result);
-	return 0;
 }
 
 int cli_request(const struct cli *cli, size_t args, struct cli_request *req)
@@ -279,8 +226,7 @@ int cli_request(const struct cli *cli, size_t args, struct cli_request *req)
 		cli_fail_text(err, lerr.text);
 		goto fail;
 	}
-	if (fill_opts(cli, req))
-		goto fail;
+	fill_opts(cli, req);
 	err = lio_args(req->fn, (const char *const *)cli->words + args, cli->n_words - args,
 		       &req->arg, &req->opts.arg_len);
 	if (err) {
