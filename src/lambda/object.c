@@ -43,13 +43,18 @@ static int take_name(struct lambda_function *fn, enum lambda_entry e, const char
 		     struct lambda_error *err)
 {
 	size_t prefix = strlen(entries[e].prefix);
-	const char *name = symbol + prefix;
+	char name[NAME_MAX_BYTES + 1];
 
-	if (strncmp(symbol, entries[e].prefix, prefix) || !*name || strlen(name) > NAME_MAX_BYTES)
+	if (strncmp(symbol, entries[e].prefix, prefix) || !symbol[prefix] ||
+	    strlen(symbol + prefix) > NAME_MAX_BYTES)
 		return lambda_fail(err, -ENOEXEC,
 				   "entry '%.80s' in section %s: its name must be %sNAME, NAME of "
 				   "at most %u bytes; use the macros of lambdaio/function.h",
 				   symbol, entries[e].section, entries[e].prefix, NAME_MAX_BYTES);
+	strcpy(name, symbol + prefix);
+	for (char *c = name; *c; c++) /* a C identifier has no '-': grep_number is grep-number */
+		if (*c == '_')
+			*c = '-';
 	if (!fn->name) {
 		fn->name = strdup(name);
 		return fn->name ? 0 : lambda_fail(err, -ENOMEM, "function: out of memory");
