@@ -278,6 +278,7 @@ static int map_all(int fd, void **p, size_t *len)
 {
 	struct stat st;
 
+	*len = 0;
 	if (fstat(fd, &st) < 0)
 		return -errno;
 	*len = (size_t)st.st_size;
