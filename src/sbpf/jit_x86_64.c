@@ -22,7 +22,8 @@
 #include "sbpf/jit_x86_64_emit.h"
 
 #define HWCAP2_FSGSBASE 2u /* <asm/hwcap2.h>: the kernel lets programs write segment bases */
-#define CODE_ALIGN      16u
+#define FUNC_ALIGN      16u
+#define LOOP_ALIGN      64u /* a line of the decoded-instruction cache; with 32 a tight loop loses a tenth */
 #define ZERO_UNROLLED   256u /* bytes of frame zeroed without a loop */
 
 typedef uint64_t (*enter_fn)(struct sbpf_exec *x, const void *func, uint64_t r1, uint64_t r2,
@@ -56,32 +57,80 @@ static bool reaches(const struct jit *j, uint32_t pc, uint32_t target)
 	return j->wide[target] - j->wide[pc] <= 127 + end;
 }
 
-#define ALWAYS 0x10u /* a condition code for jump_to() */
-
-static void jump_to(struct jit *j, unsigned int cc, uint32_t pc, uint32_t target)
-{
-	if (reaches(j, pc, target)) {
-		jit_1(j, cc == ALWAYS ? 0xeb : 0x70 | cc);
-		jit_1(j, (uint8_t)(j->at[target] - (jit_here(j) + 1)));
-	} else {
-		jit_near(j, cc == ALWAYS ? 0xe9 : 0x180 | cc, j->at[target]);
-	}
-}
-
 static void save_pc(struct jit *j, uint32_t pc)
 {
 	jit_exec(j, false, 0xc7, 0, offsetof(struct sbpf_exec, pc));
 	jit_4(j, pc);
 }
 
+/* ---- leaving a function ---- */
+
+static const uint8_t saved_regs[4] = {RBX, R13, R14, R15}; /* r6 to r9 */
+
+/* A filler where the registers saved leave the stack misaligned; see the top of the file. */
+static bool wants_filler(const struct jit *j)
+{
+	return (j->func_flags[j->func] & JIT_FUNC_CALLS) &&
+	       __builtin_popcount(j->prog->funcs[j->func].writes & 15u) % 2 == 0;
+}
+
+static void leave(struct jit *j)
+{
+	const struct sbpf_func *func = &j->prog->funcs[j->func];
+
+	if (wants_filler(j))
+		jit_pop(j, RCX);
+	for (unsigned int i = 4; i-- > 0;)
+		if (func->writes >> i & 1)
+			jit_pop(j, saved_regs[i]);
+	jit_1(j, 0xc3);
+}
+
+/* Bytes of the above. */
+static uint32_t leave_bytes(const struct jit *j)
+{
+	uint32_t writes = j->prog->funcs[j->func].writes & 15u;
+
+	return (writes & 1) + 2u * (uint32_t)__builtin_popcount(writes >> 1) + wants_filler(j) + 1;
+}
+
+#define ALWAYS 0x10u /* a condition code for jump_to() */
+
+static bool is_exit(const struct jit *j, uint32_t pc)
+{
+	return j->prog->insns[pc].code == (BPF_JMP | BPF_EXIT) &&
+	       !(j->prog->insn_flags[pc] & SBPF_INSN_TAIL);
+}
+
+/* Jumps to an exit all go to the function's cold one, so that it may be fused with what precedes it. */
+static uint32_t place_of(const struct jit *j, uint32_t target)
+{
+	return is_exit(j, target) ? j->cold_at[j->func] : j->at[target];
+}
+
+static void jump_to(struct jit *j, unsigned int cc, uint32_t pc, uint32_t target)
+{
+	if (is_exit(j, target) && cc == ALWAYS) {
+		leave(j);
+	} else if (!is_exit(j, target) && reaches(j, pc, target)) {
+		jit_1(j, cc == ALWAYS ? 0xeb : 0x70 | cc);
+		jit_1(j, (uint8_t)(j->at[target] - (jit_here(j) + 1)));
+	} else {
+		jit_near(j, cc == ALWAYS ? 0xe9 : 0x180 | cc, place_of(j, target));
+	}
+}
+
 /* ---- fuel ---- */
 
-/* A stub is cold code behind the function; all are of one size, so that the n-th has a known place. */
+/*
+ * Cold code stands behind the function: one way out for conditional exits, then a stub for each charge.  All stubs are
+ * of one size, so that the n-th has a known place.
+ */
 #define COLD_BYTES 18u
 
 static uint32_t next_cold(struct jit *j)
 {
-	return j->cold_at[j->func] + COLD_BYTES * j->colds++;
+	return j->cold_at[j->func] + leave_bytes(j) + COLD_BYTES * j->colds++;
 }
 
 static void cold_stub(struct jit *j, uint32_t pc, uint32_t resume)
@@ -124,20 +173,22 @@ static void back_edge(struct jit *j, uint32_t pc, uint32_t target)
 	jit_near(j, 0xe9, next_cold(j));
 }
 
-/* All stubs of a function, in the order in which its code used them. */
-static void cold_stubs(struct jit *j)
+/* The stubs come in the order in which the function's code used them. */
+static void cold_code(struct jit *j)
 {
 	const struct sbpf_program *prog = j->prog;
 	const struct sbpf_func *func = &prog->funcs[j->func];
 
 	j->cold_at[j->func] = j->off;
+	leave(j);
+	jit_flush(j);
 	for (uint32_t pc = func->start; pc < func->end; pc++) {
 		const struct sbpf_insn *insn = &prog->insns[pc];
 
 		if (prog->insn_flags[pc] & SBPF_INSN_TAIL)
 			continue;
 		if (sbpf_is_jump(insn) && sbpf_jump_target(insn, pc) <= pc)
-			cold_stub(j, pc, j->at[sbpf_jump_target(insn, pc)]);
+			cold_stub(j, pc, place_of(j, (uint32_t)sbpf_jump_target(insn, pc)));
 		else if (insn->code == (BPF_JMP | BPF_CALL) && insn->src == BPF_CALL_LOCAL)
 			cold_stub(j, pc, j->at[pc] + charged_bytes(callee_cost(prog, pc)));
 	}
@@ -227,6 +278,10 @@ static uint32_t jump(struct jit *j, uint32_t pc)
 		return 2;
 	compare(j, insn);
 	cc = cc_of[BPF_OP(insn->code) >> 4];
+	if (target == pc + 2 && is_exit(j, pc + 1)) {
+		jump_to(j, cc ^ 1u, pc, pc + 1);
+		return 2;
+	}
 	if (target > pc) {
 		jump_to(j, cc, pc, target);
 	} else {
@@ -273,15 +328,6 @@ static void local_call(struct jit *j, uint32_t pc)
 }
 
 /* ---- functions ---- */
-
-static const uint8_t saved_regs[4] = {RBX, R13, R14, R15}; /* r6 to r9 */
-
-/* A filler where the registers saved leave the stack misaligned; see the top of the file. */
-static bool wants_filler(const struct jit *j)
-{
-	return (j->func_flags[j->func] & JIT_FUNC_CALLS) &&
-	       __builtin_popcount(j->prog->funcs[j->func].writes & 15u) % 2 == 0;
-}
 
 /* movaps gs:[ebp + disp] or gs:[ebp + ecx + disp], xmm0 */
 static void zero_16(struct jit *j, bool indexed, int32_t disp)
@@ -338,18 +384,6 @@ static void prologue(struct jit *j)
 	jit_flush(j);
 }
 
-static void leave(struct jit *j)
-{
-	const struct sbpf_func *func = &j->prog->funcs[j->func];
-
-	if (wants_filler(j))
-		jit_pop(j, RCX);
-	for (unsigned int i = 4; i-- > 0;)
-		if (func->writes >> i & 1)
-			jit_pop(j, saved_regs[i]);
-	jit_1(j, 0xc3);
-}
-
 static uint32_t translate(struct jit *j, uint32_t pc)
 {
 	const struct sbpf_insn *insn = &j->prog->insns[pc];
@@ -372,7 +406,7 @@ static uint32_t translate(struct jit *j, uint32_t pc)
 	return n;
 }
 
-static void align(struct jit *j)
+static void align(struct jit *j, uint32_t to)
 {
 	static const uint8_t nops[9][9] = {
 		/* the forms that Intel and AMD recommend */
@@ -386,10 +420,10 @@ static void align(struct jit *j)
 		{0x0f, 0x1f, 0x84, 0x00, 0x00, 0x00, 0x00, 0x00},
 		{0x66, 0x0f, 0x1f, 0x84, 0x00, 0x00, 0x00, 0x00, 0x00},
 	};
-	uint32_t pad = -j->off % CODE_ALIGN;
+	uint32_t pad = -j->off % to;
 
 	if (j->pass == 0) {
-		j->off += CODE_ALIGN - 1;
+		j->off += to - 1;
 		return;
 	}
 	while (pad) {
@@ -410,7 +444,7 @@ static void function(struct jit *j, uint32_t f)
 
 	j->func = f;
 	j->colds = 0;
-	align(j);
+	align(j, FUNC_ALIGN);
 	j->func_at[f] = j->off;
 	prologue(j);
 	for (uint32_t pc = func->start; pc < func->end;) {
@@ -421,7 +455,7 @@ static void function(struct jit *j, uint32_t f)
 			j->flags = JIT_NO_FLAGS;
 		}
 		if (prog->insn_flags[pc] & SBPF_INSN_LOOP)
-			align(j);
+			align(j, LOOP_ALIGN);
 		if (j->mem && where[pc] != j->off)
 			j->broken = true;
 		where[pc] = j->off;
@@ -431,7 +465,7 @@ static void function(struct jit *j, uint32_t f)
 			where[++pc] = j->off;
 		pc++;
 	}
-	cold_stubs(j);
+	cold_code(j);
 }
 
 /* ---- the code around the functions ---- */
