@@ -21,15 +21,16 @@
 
 int input_fail(struct input *in, int code, uint64_t offset, const char *fmt, ...)
 {
+	char text[sizeof(in->fail.text)];
 	va_list ap;
 
 	if (atomic_flag_test_and_set(&in->failing))
 		return code;
-	in->fail.offset = offset;
 	va_start(ap, fmt);
-	vsnprintf(in->fail.text, sizeof(in->fail.text), fmt, ap);
+	vsnprintf(text, sizeof(text), fmt, ap);
 	va_end(ap);
-	in->fail.code = code;
+	lambda_fail(&in->fail, code, "%s", text);
+	in->fail.offset = offset;
 	return code;
 }
 
