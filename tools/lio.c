@@ -123,14 +123,21 @@ const struct cli_command_row cli_commands[CLI_COMMANDS] = {
 /* clang-format on */
 
 /*
- * A closed standard stream would let the next file opened take its number, and output would go into that
- * file.  Hold the place with a descriptor of the wrong direction, so that using it is still an error.
+ * A closed standard output would let the next file opened take its number, and output would go into that
+ * file.  Hold the place with a descriptor of the wrong direction, so that writing is still an error.
  */
 static void hold_streams(void)
 {
-	for (int fd = 0; fd <= 2; fd++)
-		if (fcntl(fd, F_GETFD) < 0 && errno == EBADF)
-			open("/dev/null", fd ? O_RDONLY : O_WRONLY);
+	bool input = fcntl(STDIN_FILENO, F_GETFD) >= 0;
+	int fd;
+
+	do
+		fd = open("/dev/null", O_RDONLY);
+	while (fd >= 0 && fd <= STDERR_FILENO);
+	if (fd >= 0)
+		close(fd);
+	if (!input)
+		close(STDIN_FILENO); /* its number does no harm, and a closed one says more */
 }
 
 static int find_command(const char *name)
