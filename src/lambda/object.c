@@ -117,11 +117,13 @@ static int take_kind(struct lambda_function *fn, struct lambda_error *err)
 static int take_text(const struct lambda_function *fn, const char *section, const char *fallback,
 		     size_t most, char **out, struct lambda_error *err)
 {
-	size_t len = strlen(fallback) + 1;
+	size_t len;
 	const char *note = sbpf_program_note(fn->prog, section, &len);
 
-	if (!note)
+	if (!note) {
 		note = fallback;
+		len = strlen(fallback) + 1;
+	}
 	if (!len || note[len - 1] || memchr(note, 0, len - 1))
 		return lambda_fail(err, -ENOEXEC,
 				   "section %s: not one string that ends in a zero byte", section);
