@@ -4,7 +4,7 @@
  *
  * Owns: which sections count, the images of .rodata and .data, notes, and the order of the steps.
  */
-#include "sbpf/elf.h"
+#include "sbpf/elf_object.h"
 
 /* No object is near this; it keeps counts of what is in one below 2^31. */
 #define MAX_OBJECT (1u << 30)

@@ -5,7 +5,7 @@
  * Owns: filling prog->lines.  Lines serve messages only, so hostile or damaged tables mean fewer lines,
  * never a program that does not load.  Layout: Linux Documentation/bpf/btf.rst, sections 2 and 4.
  */
-#include "sbpf/elf.h"
+#include "sbpf/elf_object.h"
 
 #define BTF_MAGIC       0xeb9fu
 #define BTF_HEADER      24u /* bytes up to and including str_len */

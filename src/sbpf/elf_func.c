@@ -4,7 +4,7 @@
  *
  * Does not own: linking (elf_reloc.c), whether the instructions make sense (verify.c).
  */
-#include "sbpf/elf.h"
+#include "sbpf/elf_object.h"
 
 /* Code sections; each is looked up by name for the line table. */
 #define MAX_TEXTS 1024u

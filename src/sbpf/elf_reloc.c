@@ -2,7 +2,7 @@
 /*
  * elf_reloc.c - linking: addresses of data, targets of calls, helpers by name.
  */
-#include "sbpf/elf.h"
+#include "sbpf/elf_object.h"
 
 /* Relocations, LLVM docs/BPF: "ELF relocations"; A is the addend found in place, S the symbol. */
 enum {
@@ -71,8 +71,20 @@ static int undefined(struct elf_loader *l, const char *name, int64_t pc)
 			 name);
 }
 
-/* Where a symbol of data will be in the sandbox. */
-static int resolve_data(struct elf_loader *l, uint32_t index, int64_t pc, uint64_t *address)
+/* A section's symbol stands for any function in it: @offset says which. */
+static const char *function_name(struct elf_loader *l, const struct elf_section *s, uint64_t offset,
+				 const char *fallback)
+{
+	uint64_t pc = offset / sizeof(struct sbpf_insn);
+
+	if (pc >= l->texts[s->text].count)
+		return fallback;
+	return l->prog->funcs[sbpf_func_at(l->prog, l->texts[s->text].start + (uint32_t)pc)].name;
+}
+
+/* S + A: where a symbol of data, and so many bytes more, will be in the sandbox. */
+static int resolve_data(struct elf_loader *l, uint32_t index, uint64_t addend, int64_t pc,
+			uint64_t *address)
 {
 	const struct elf_section *s;
 	const char *name;
@@ -85,7 +97,7 @@ static int resolve_data(struct elf_loader *l, uint32_t index, int64_t pc, uint64
 	if (sym.st_shndx == SHN_UNDEF)
 		return undefined(l, name, pc);
 	if (sym.st_shndx == SHN_COMMON) {
-		*address = l->commons[index];
+		*address = l->commons[index] + addend;
 		return 0;
 	}
 	if (sym.st_shndx >= l->n_sections)
@@ -100,7 +112,7 @@ static int resolve_data(struct elf_loader *l, uint32_t index, int64_t pc, uint64
 		return sbpf_fail(l->err, l->prog, -EINVAL, pc,
 				 "the address of function %s is taken; indirect calls are not "
 				 "supported: call functions by name, or choose with a switch",
-				 name);
+				 function_name(l, s, sym.st_value + addend, name));
 	case ROLE_NONE:
 	case ROLE_NOTE:
 		return sbpf_fail(
@@ -112,7 +124,7 @@ static int resolve_data(struct elf_loader *l, uint32_t index, int64_t pc, uint64
 	if (sym.st_value > s->hdr.sh_size)
 		return sbpf_fail(l->err, l->prog, -ENOEXEC, pc, "%s lies outside section %s", name,
 				 s->name);
-	*address = s->address + sym.st_value;
+	*address = s->address + sym.st_value + addend;
 	return 0;
 }
 
@@ -126,10 +138,9 @@ static int link_lddw(struct elf_loader *l, uint32_t symbol, uint32_t pc, uint32_
 		return sbpf_fail(
 			l->err, l->prog, -ENOEXEC, pc,
 			"a data relocation is not on an instruction that loads an address");
-	r = resolve_data(l, symbol, pc, &address);
+	r = resolve_data(l, symbol, (uint64_t)(int64_t)insn->imm, pc, &address);
 	if (r)
 		return r;
-	address += (uint64_t)(int64_t)insn->imm;
 	insn[0].imm = (int32_t)(uint32_t)address;
 	insn[1].imm = (int32_t)(uint32_t)(address >> 32);
 	return 0;
@@ -209,16 +220,15 @@ static int relocate_data(struct elf_loader *l, const struct elf_section *s, cons
 	if (!s->bytes || rel->r_offset > s->hdr.sh_size || size > s->hdr.sh_size - rel->r_offset)
 		return sbpf_fail(l->err, NULL, -ENOEXEC, -1,
 				 "a relocation of section %s lies outside it", s->name);
-	r = resolve_data(l, (uint32_t)GELF_R_SYM(rel->r_info), -1, &address);
-	if (r)
-		return r;
 	if (s->role == ROLE_RODATA)
 		at = l->prog->rodata + (s->address - sbpf_window_offset(SBPF_WIN_RODATA));
 	else
 		at = l->prog->data + (s->address - sbpf_window_offset(SBPF_WIN_DATA));
 	at += rel->r_offset;
 	memcpy(&addend, at, size);
-	address += addend;
+	r = resolve_data(l, (uint32_t)GELF_R_SYM(rel->r_info), addend, -1, &address);
+	if (r)
+		return r;
 	memcpy(at, &address, size);
 	return 0;
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * elf.h - what the files of the loader share.
+ * elf_object.h - what the files of the loader share.
  *
  * An object goes one way: elf.c finds its sections and lays out data, elf_func.c makes functions and
  * entries of symbols, elf_btf.c adds source lines, elf_reloc.c links.  The object is hostile: every number
@@ -8,8 +8,8 @@
  * bytes in total than the object has, so time and memory are proportional to its size even if its
  * sections overlap.
  */
-#ifndef SBPF_ELF_H
-#define SBPF_ELF_H
+#ifndef SBPF_ELF_OBJECT_H
+#define SBPF_ELF_OBJECT_H
 
 #include <errno.h>
 #include <gelf.h>
@@ -98,4 +98,4 @@ int elf_read_lines(struct sbpf_program *prog, const struct elf_text *texts, uint
 /* elf_reloc.c: every relocation, and every call without one. */
 int elf_relocate(struct elf_loader *l);
 
-#endif /* SBPF_ELF_H */
+#endif /* SBPF_ELF_OBJECT_H */
