@@ -10,13 +10,11 @@
 #include <string.h>
 
 #include "lambda/internal.h"
+#include "lambdaio/function.h"
 
-#define NAME_MAX_BYTES   63u
-#define DOC_MAX_BYTES    1000u
-#define RECORD_SIZE_MAX  (1u << 30)
-#define NOTE_RECORD_ANY  0u /* as in function.h, which only functions can include */
-#define NOTE_RECORD_SIZE 1u
-#define NOTE_RECORD_CHAR 2u
+#define NAME_MAX_BYTES  63u
+#define DOC_MAX_BYTES   1000u
+#define RECORD_SIZE_MAX (1u << 30)
 
 static const struct {
 	const char *section, *prefix;
@@ -162,33 +160,33 @@ static int take_record(struct lambda_function *fn, struct lambda_error *err)
 {
 	size_t len = 0;
 	const void *note = sbpf_program_note(fn->prog, ".lambda.record", &len);
-	uint32_t kind, value;
+	struct lambda_record_note record;
 
 	fn->record = LAMBDA_RECORDS_ANY;
 	if (!note)
 		return 0;
-	if (len != sizeof(kind) + sizeof(value))
-		return lambda_fail(
-			err, -ENOEXEC,
-			"section .lambda.record: %zu bytes instead of 8; write one LAMBDA_RECORD_…",
-			len);
-	memcpy(&kind, note, sizeof(kind));
-	memcpy(&value, (const char *)note + sizeof(kind), sizeof(value));
-	fn->record_value = value;
-	if (kind == NOTE_RECORD_SIZE && value >= 1 && value <= RECORD_SIZE_MAX) {
+	if (len != sizeof(record))
+		return lambda_fail(err, -ENOEXEC,
+				   "section .lambda.record: %zu bytes instead of %zu; write one "
+				   "LAMBDA_RECORD_…",
+				   len, sizeof(record));
+	memcpy(&record, note, sizeof(record));
+	fn->record_value = record.value;
+	if (record.kind == LAMBDA_RECORD_KIND_FIXED && record.value >= 1 &&
+	    record.value <= RECORD_SIZE_MAX) {
 		fn->record = LAMBDA_RECORDS_FIXED;
 		return 0;
 	}
-	if (kind == NOTE_RECORD_CHAR && value <= UINT8_MAX) {
+	if (record.kind == LAMBDA_RECORD_KIND_DELIM && record.value <= UINT8_MAX) {
 		fn->record = LAMBDA_RECORDS_DELIM;
 		return 0;
 	}
-	if (kind == NOTE_RECORD_ANY && !value)
+	if (record.kind == LAMBDA_RECORD_KIND_ANY && !record.value)
 		return 0;
 	return lambda_fail(err, -ENOEXEC,
 			   "section .lambda.record: kind %u with value %u; a size is from 1 to %u, "
 			   "a delimiter one byte",
-			   kind, value, RECORD_SIZE_MAX);
+			   record.kind, record.value, RECORD_SIZE_MAX);
 }
 
 /* One or more 64-bit sizes that agree; 0 where there is no such section. */
