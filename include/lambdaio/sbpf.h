@@ -213,9 +213,12 @@ struct sbpf_call {
  * Run one call.  .data and .bss are as loaded and the stack is zero at its start.  0: the program
  * returned and @call->r0 holds its r0.  -EFAULT: it touched a page outside its windows or stored to
  * a read-only one; -EIO: a mapped file was truncated under it; -ETIME: fuel or deadline spent;
- * -ECANCELED; -EOPNOTSUPP: tier.  @err (may be NULL) tells where.  Installs the process's SIGSEGV and
- * SIGBUS handlers at first use; they act only on faults inside the calling thread's own sandbox and
- * pass on all others to the handlers they found.
+ * -ECANCELED; -EOPNOTSUPP: tier; -EBUSY: the sandbox is in a call already.  @err (may be NULL) tells
+ * where.  @call->fuel_used is exact where 0 is returned.
+ *
+ * Faults are seen by the process's SIGSEGV and SIGBUS handlers, which sbpf_sandbox_get() installs (on top
+ * of others that were installed since).  They act only on faults inside the calling thread's own
+ * sandbox and pass on all others to the handlers they found.
  */
 SBPF_API int sbpf_run(struct sbpf_sandbox *sb, struct sbpf_call *call, struct sbpf_error *err);
 

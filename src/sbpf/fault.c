@@ -17,7 +17,24 @@
 __thread struct sbpf_exec *sbpf_current
 	__attribute__((tls_model("initial-exec"), visibility("hidden")));
 
-static struct sigaction old_segv, old_bus;
+/*
+ * The actions that were there when we put ours on top, the first one first; more than one where
+ * others replaced ours later.  Such a one may pass on to us what we pass on to it: the same signal
+ * then comes back deeper in the stack and goes to the one before.
+ */
+#define FOUND_MAX 8u
+struct chain {
+	struct sigaction found[FOUND_MAX];
+	_Atomic unsigned int n;
+};
+static struct chain segv_chain, bus_chain;
+
+/* The signal that this thread is passing on, where it is in the stack, and how often it came back. */
+static __thread struct passing {
+	const siginfo_t *info;
+	const void *frame;
+	unsigned int again;
+} passing __attribute__((tls_model("initial-exec")));
 
 static uintptr_t machine_pc(const void *context)
 {
@@ -42,9 +59,9 @@ static void give_up(int sig, siginfo_t *info)
 }
 
 /* As if the kernel had called the handler that was there before us. */
-static void pass_on(int sig, siginfo_t *info, void *context)
+static void call_found(struct sigaction *slot, int sig, siginfo_t *info, void *context)
 {
-	struct sigaction *slot = sig == SIGSEGV ? &old_segv : &old_bus, old = *slot;
+	struct sigaction old = *slot;
 	sigset_t block = old.sa_mask, mask;
 
 	if (old.sa_handler == SIG_IGN && info->si_code <= 0)
@@ -63,6 +80,25 @@ static void pass_on(int sig, siginfo_t *info, void *context)
 	else
 		old.sa_handler(sig);
 	pthread_sigmask(SIG_SETMASK, &mask, NULL);
+}
+
+static void pass_on(int sig, siginfo_t *info, void *context)
+{
+	struct chain *chain = sig == SIGSEGV ? &segv_chain : &bus_chain;
+	unsigned int n = atomic_load_explicit(&chain->n, memory_order_acquire);
+	const struct passing outer = passing;
+
+	/* A handler that left by longjmp leaves the record behind, but then we are not below it. */
+	passing.again = outer.info == info && __builtin_frame_address(0) < outer.frame
+				? outer.again + 1
+				: 0;
+	passing.info = info;
+	passing.frame = __builtin_frame_address(0);
+	if (passing.again < n)
+		call_found(&chain->found[n - 1 - passing.again], sig, info, context);
+	else
+		give_up(sig, info);
+	passing = outer;
 }
 
 static bool is_ours(const struct sbpf_exec *x, int sig, const siginfo_t *info)
@@ -95,32 +131,49 @@ static void on_fault(int sig, siginfo_t *info, void *context)
 	siglongjmp(x->env, 1);
 }
 
-static void install(void)
+static bool same_action(const struct sigaction *a, const struct sigaction *b)
 {
-	struct sigaction act = {.sa_sigaction = on_fault};
-
-	/* Which calls a signal interrupts stays what it was. */
-	sigaction(SIGSEGV, NULL, &old_segv);
-	act.sa_flags = SA_SIGINFO | SA_NODEFER | SA_ONSTACK | (old_segv.sa_flags & SA_RESTART);
-	sigaction(SIGSEGV, &act, &old_segv);
-	sigaction(SIGBUS, NULL, &old_bus);
-	act.sa_flags = SA_SIGINFO | SA_NODEFER | SA_ONSTACK | (old_bus.sa_flags & SA_RESTART);
-	sigaction(SIGBUS, &act, &old_bus);
+	return a->sa_handler == b->sa_handler && a->sa_flags == b->sa_flags;
 }
 
-void sbpf_fault_prepare(void)
+static void put_on_top(int sig, struct chain *chain)
 {
-	static pthread_once_t once = PTHREAD_ONCE_INIT;
-	static __thread bool ready;
+	struct sigaction act = {.sa_sigaction = on_fault}, now;
+	unsigned int n = atomic_load_explicit(&chain->n, memory_order_relaxed);
+
+	sigaction(sig, NULL, &now);
+	if (now.sa_flags & SA_SIGINFO && now.sa_sigaction == on_fault)
+		return;
+	if (!n || !same_action(&chain->found[n - 1], &now)) {
+		n += n < FOUND_MAX;
+		chain->found[n - 1] = now;
+		atomic_store_explicit(&chain->n, n, memory_order_release);
+	}
+	/* Which calls a signal interrupts stays what it was. */
+	act.sa_flags = SA_SIGINFO | SA_NODEFER | SA_ONSTACK | (now.sa_flags & SA_RESTART);
+	sigaction(sig, &act, NULL);
+}
+
+void sbpf_fault_install(void)
+{
+	static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+
+	pthread_mutex_lock(&lock);
+	put_on_top(SIGSEGV, &segv_chain);
+	put_on_top(SIGBUS, &bus_chain);
+	pthread_mutex_unlock(&lock);
+}
+
+void sbpf_fault_unblock(void)
+{
+	static __thread bool done;
 	sigset_t faults;
 
-	if (ready)
+	if (done)
 		return;
-	pthread_once(&once, install);
-	/* The kernel kills a thread that faults with the signal blocked; many servers block all. */
 	sigemptyset(&faults);
 	sigaddset(&faults, SIGSEGV);
 	sigaddset(&faults, SIGBUS);
 	pthread_sigmask(SIG_UNBLOCK, &faults, NULL);
-	ready = true;
+	done = true;
 }

@@ -238,7 +238,7 @@ int sbpf_run(struct sbpf_sandbox *sb, struct sbpf_call *call, struct sbpf_error 
 		r = find_code(sb->prog, call, &x.code, err);
 	if (r)
 		return r;
-	sbpf_fault_prepare();
+	sbpf_fault_unblock();
 	r = sbpf_sandbox_reset(sb);
 	if (r)
 		return sbpf_fail(err, sb->prog, r, -1, "no memory for the globals");
@@ -275,7 +275,7 @@ int sbpf_sandbox_guard(struct sbpf_sandbox *sb, int (*fn)(void *arg), void *arg)
 	struct sbpf_exec x;
 	int r;
 
-	sbpf_fault_prepare();
+	sbpf_fault_unblock();
 	x.base = sb->base;
 	x.sb = sb;
 	x.code = NULL;

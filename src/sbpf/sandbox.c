@@ -293,14 +293,40 @@ int sbpf_sandbox_zero(struct sbpf_sandbox *sb, enum sbpf_window win, uint64_t di
 	return window_zero(sb, win, dirty);
 }
 
+/* Put [offset, offset + size) of the file where the window is. */
+static int file_map(struct sbpf_sandbox *sb, int fd, uint64_t offset, uint64_t size)
+{
+	uint8_t *at = sb->base + windows[SBPF_WIN_IN].offset;
+	const int prot = PROT_READ | PROT_WRITE, flags = MAP_PRIVATE | MAP_NORESERVE;
+	void *p;
+	int r;
+
+	if (sb->in_file) {
+		/* The file's next piece, as a rule; one call is cheaper than the two below. */
+		if (mmap(at, size, prot, flags | MAP_FIXED, fd, (off_t)offset) != MAP_FAILED)
+			return 0;
+		sb->lost = true;
+		return -errno;
+	}
+	/* Elsewhere first: a file that cannot be mapped must not cost the window its pages. */
+	p = mmap(NULL, size, prot, flags, fd, (off_t)offset);
+	if (p == MAP_FAILED)
+		return -errno;
+	if (mremap(p, size, size, MREMAP_MAYMOVE | MREMAP_FIXED, at) != MAP_FAILED)
+		return 0;
+	r = -errno;
+	sb->lost = true;
+	munmap(p, size);
+	return r;
+}
+
 int sbpf_sandbox_map(struct sbpf_sandbox *sb, int fd, uint64_t offset, uint64_t bytes)
 {
 	const enum sbpf_window win = SBPF_WIN_IN;
 	uint64_t size = whole_pages(bytes), old = sb->size[win];
-	void *p;
-	int r = 0;
+	int r;
 
-	if (offset % SBPF_PAGE || !bytes || offset > INT64_MAX - size)
+	if (offset % SBPF_PAGE || !bytes || offset > INT64_MAX - SBPF_SPACE)
 		return -EINVAL;
 	if (bytes > windows[win].max)
 		return -ENOSPC;
@@ -308,25 +334,16 @@ int sbpf_sandbox_map(struct sbpf_sandbox *sb, int fd, uint64_t offset, uint64_t 
 		return -EBUSY;
 	if (sb->lost)
 		return -ENOMEM;
-	/* Elsewhere first: a file that cannot be mapped must not cost the window its pages. */
-	p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE, fd,
-		 (off_t)offset);
-	if (p == MAP_FAILED)
-		return -errno;
+	r = file_map(sb, fd, offset, size);
+	if (r)
+		return r;
 	if (size < old)
 		r = sb->in_file ? file_drop(sb, size, old) : window_shrink(sb, win, size);
-	if (!r && mremap(p, size, size, MREMAP_MAYMOVE | MREMAP_FIXED,
-			 sb->base + windows[win].offset) == MAP_FAILED) {
-		r = -errno;
+	if (r)
 		sb->lost = true;
-	}
-	if (r) {
-		munmap(p, size);
-		return r;
-	}
 	sb->size[win] = size;
 	sb->in_file = true;
-	return 0;
+	return r;
 }
 
 /* ---- the runtime's own windows ---- */
@@ -418,6 +435,7 @@ int sbpf_sandbox_get(struct sbpf_program *prog, struct sbpf_sandbox **out)
 	int r = 0;
 
 	pthread_once(&once, count_cores);
+	sbpf_fault_install();
 	*out = NULL;
 	/* One that a fork copied shares its read-only pages with the parent's: not ours to use. */
 	while ((sb = pool_take(prog)) &&

@@ -45,7 +45,9 @@ int sbpf_sandbox_reset(struct sbpf_sandbox *sb);
  */
 extern __thread struct sbpf_exec *sbpf_current
 	__attribute__((tls_model("initial-exec"), visibility("hidden")));
-/* Install the handlers, once, and see to it that this thread does not block their signals. */
-void sbpf_fault_prepare(void);
+/* Put our handlers on top where they are not: at first, and where others replaced them. */
+void sbpf_fault_install(void);
+/* The kernel kills a thread that faults with the signal blocked, and many servers block all. */
+void sbpf_fault_unblock(void);
 
 #endif /* SBPF_SANDBOX_H */
