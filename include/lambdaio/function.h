@@ -161,7 +161,7 @@ LAMBDA_INLINE_ struct lambda_text lambda_arg_text(const uint8_t **p)
 /*
  * ---- helpers: where a vector unit beats bytecode ----
  * Each checks every range it is given against the sandbox's windows (-EFAULT for the call otherwise)
- * and charges fuel by 8 bytes.  A length of 0 touches nothing.
+ * and charges fuel by 8 bytes, searches for what they looked through.  A length of 0 touches nothing.
  */
 
 void *lambda_memcpy(void *dst, const void *src, uint64_t n); /* ranges may overlap here too */

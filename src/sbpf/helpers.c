@@ -3,6 +3,8 @@
  * helpers.c - what a program can call: the table, and the check of every range before it is used.
  *
  * A helper charges its fuel, asks sbpf_exec_range() for each range, and only then touches memory.
+ * Searches charge afterwards, for what they looked through: a function that walks over lines asks for
+ * "the next newline in all the rest" each time, and must not pay for all the rest each time.
  * None takes a lock or allocates, for any of them may be left by a fault.  No library's state lives
  * in sandbox memory: it is put together here from fields that were checked, and taken apart again.
  */
@@ -76,9 +78,9 @@ static uint64_t help_memchr(struct sbpf_exec *x, uint64_t p, uint64_t byte, uint
 {
 	const uint8_t *from, *found;
 
-	charge_bytes(x, n);
 	from = sbpf_exec_range(x, p, n, false);
 	found = n ? memchr(from, (uint8_t)byte, n) : NULL;
+	charge_bytes(x, found ? (uint64_t)(found - from) + 1 : n);
 	return found ? p + (uint64_t)(found - from) : 0;
 }
 
@@ -88,11 +90,11 @@ static uint64_t help_memmem(struct sbpf_exec *x, uint64_t hay, uint64_t n, uint6
 	const uint8_t *from, *found;
 	const void *what;
 
-	charge_bytes(x, n);
 	charge_bytes(x, m);
 	from = sbpf_exec_range(x, hay, n, false);
 	what = sbpf_exec_range(x, needle, m, false);
 	found = sbpf_memmem(from, n, what, m);
+	charge_bytes(x, found ? (uint64_t)(found - from) + m : n);
 	return found ? hay + (uint64_t)(found - from) : 0;
 }
 
