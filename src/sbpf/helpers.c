@@ -257,3 +257,8 @@ int sbpf_helper_find(const char *symbol)
 			return (int)i;
 	return -1;
 }
+
+const char *sbpf_helper_name(unsigned int bit)
+{
+	return bit < sbpf_n_helpers ? sbpf_helpers[bit].name : NULL;
+}
