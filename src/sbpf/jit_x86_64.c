@@ -26,6 +26,8 @@
 #define LOOP_ALIGN      64u /* a line of the decoded-instruction cache; with 32 a tight loop loses a tenth */
 #define ZERO_UNROLLED   256u /* bytes of frame zeroed without a loop */
 
+bool sbpf_x86_64_plain;
+
 typedef uint64_t (*enter_fn)(struct sbpf_exec *x, const void *func, uint64_t r1, uint64_t r2,
 			     uint64_t r10);
 
@@ -619,10 +621,10 @@ static int x86_compile(const struct sbpf_program *prog, struct sbpf_code **out,
 		goto out;
 	}
 	xc->n_insns = prog->n_insns;
-	xc->fsgsbase = getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE;
+	xc->fsgsbase = !sbpf_x86_64_plain && (getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE);
 	j.at = xc->at;
 	j.func_at = xc->func_at;
-	j.bmi2 = __builtin_cpu_supports("bmi2");
+	j.bmi2 = !sbpf_x86_64_plain && __builtin_cpu_supports("bmi2");
 	survey(prog, func_flags);
 	generate(&j, 0, NULL, 0);
 	generate(&j, 1, NULL, 0);

@@ -75,6 +75,9 @@ struct jit {
 	bool bmi2;
 };
 
+/* Tests: compile as for a machine without BMI2 and FSGSBASE. */
+extern bool sbpf_x86_64_plain;
+
 #define JIT_FUNC_CALLED 0x01u /* by another function: its frame is zeroed */
 #define JIT_FUNC_CALLS  0x02u /* it calls: the host's stack is kept aligned */
 #define JIT_FUNC_ENTRY  0x04u

@@ -581,49 +581,49 @@ static void store_x(struct jit *j, const struct sbpf_insn *insn)
 	}
 }
 
+static enum jit_alu atomic_op(int32_t imm)
+{
+	switch (imm & ~BPF_FETCH) {
+	case BPF_ADD:
+		return ALU_ADD;
+	case BPF_OR:
+		return ALU_OR;
+	case BPF_AND:
+		return ALU_AND;
+	default:
+		return ALU_XOR;
+	}
+}
+
 /*
  * A sandbox has one thread, so a plain read, change and write is atomic enough, ten times faster than a
- * locked one, and works misaligned.  (xchg with memory locks by itself and is avoided.)
+ * locked one, and works misaligned.  (xchg with memory locks by itself and is avoided.)  The read
+ * comes first and on its own: where the bytes are partly read-only, partly nowhere, all tiers then report the same address.
  */
 static void atomic(struct jit *j, const struct sbpf_insn *insn)
 {
 	unsigned int base = jit_host[insn->dst], src = jit_host[insn->src];
 	bool w = BPF_SIZE(insn->code) == BPF_DW;
 
-	if (insn->imm ==
-	    BPF_CMPXCHG) { /* the machine's own, on eax; stores in either case, as interp.c does */
+	jit_mem(j, w, OP_LOAD, R10, base, insn->off);
+	if (insn->imm == BPF_CMPXCHG) { /* stores in either case, as the interpreter does */
 		jit_mem(j, w, OP_CMPXCHG, src, base, insn->off);
 		if (!w) /* where it succeeds eax is not written, so the upper half remains */
 			zero_extend(j, 0, 0);
 		jit_set_zext(j, 0, !w);
 		return;
 	}
-	if (insn->imm & BPF_FETCH)
-		jit_mem(j, w, OP_LOAD, R10, base, insn->off);
-	switch (insn->imm) {
-	case BPF_XCHG:
+	if (!(insn->imm & BPF_FETCH)) {
+		jit_alu_rr(j, w, atomic_op(insn->imm), R10, src);
+		jit_mem(j, w, OP_STORE, R10, base, insn->off);
+		return;
+	}
+	if (insn->imm == BPF_XCHG)
 		jit_mem(j, w, OP_STORE, src, base, insn->off);
-		break;
-	case BPF_ADD:
-	case BPF_ADD | BPF_FETCH:
-		jit_mem(j, w, 8 * ALU_ADD + 1, src, base, insn->off);
-		break;
-	case BPF_OR:
-	case BPF_OR | BPF_FETCH:
-		jit_mem(j, w, 8 * ALU_OR + 1, src, base, insn->off);
-		break;
-	case BPF_AND:
-	case BPF_AND | BPF_FETCH:
-		jit_mem(j, w, 8 * ALU_AND + 1, src, base, insn->off);
-		break;
-	default:
-		jit_mem(j, w, 8 * ALU_XOR + 1, src, base, insn->off);
-		break;
-	}
-	if (insn->imm & BPF_FETCH) {
-		jit_mov(j, w, src, R10);
-		jit_set_zext(j, insn->src, !w);
-	}
+	else
+		jit_mem(j, w, 8u * atomic_op(insn->imm) + 1, src, base, insn->off);
+	jit_mov(j, w, src, R10);
+	jit_set_zext(j, insn->src, !w);
 }
 
 uint32_t jit_straight(struct jit *j, uint32_t pc)
