@@ -90,7 +90,7 @@ static int64_t memory_read(struct lambda_source *src, void *buf, size_t len, uin
 }
 
 static const struct lambda_source_ops mapped_ops = {
-	.name = "pread", .read = random_read, .map = random_map, .ahead = random_ahead};
+	.name = "mmap", .read = random_read, .map = random_map, .ahead = random_ahead};
 static const struct lambda_source_ops pread_ops = {
 	.name = "pread", .read = random_read, .ahead = random_ahead};
 static const struct lambda_source_ops direct_ops = {.name = "pread", .read = random_read};

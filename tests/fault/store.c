@@ -5,6 +5,7 @@
  */
 #include <sched.h>
 #include <sys/mount.h>
+#include <sys/wait.h>
 
 #include "fault/fixture.h"
 
@@ -130,6 +131,7 @@ static void the_file_size_limit_is_EFBIG_and_kills_nobody(void **state)
 	sigset_t pending;
 
 	file = open_in("limited", O_RDWR | O_CREAT | O_TRUNC);
+	OK(lio_lambda_write_mem(file, 0, echo, "abc", 3, NULL, NULL));
 	limited_files(100000);
 	FAILS(lio_lambda_write_mem(file, 0, echo, bytes, len, NULL, &res), -EFBIG, "ulimit -f");
 	FAILS(lio_pwrite(file, bytes, len, 200000), -EFBIG, "limited");
@@ -141,6 +143,27 @@ static void the_file_size_limit_is_EFBIG_and_kills_nobody(void **state)
 	OK(lio_close(file));
 	lio_unload(echo);
 	free(bytes);
+}
+
+/* In a child: a runtime that stumbles over the limit is killed by it. */
+static void the_file_size_limit_does_not_concern_a_run_that_stores_nothing(void **state)
+{
+	struct lio_function *echo = load("echo");
+	struct lio_file *file;
+	int status;
+	char buf[8];
+
+	put("data", "abc", 3);
+	file = open_in("data", O_RDONLY);
+	if (!fork()) {
+		limited_files(0);
+		_exit(lio_lambda_read(file, echo, 0, 3, NULL, buf, 8, NULL) == 3 ? 0 : 1);
+	}
+	wait(&status);
+	assert_false(WIFSIGNALED(status));
+	assert_int_equal(WEXITSTATUS(status), 0);
+	OK(lio_close(file));
+	lio_unload(echo);
 }
 
 static void the_file_size_limit_stops_staging_as_well(void **state)
@@ -172,6 +195,7 @@ int main(void)
 		cmocka_unit_test(a_staging_directory_that_takes_nothing_is_named_with_the_way_out),
 		cmocka_unit_test(a_staging_disk_that_fills_up_is_ENOSPC_and_shows_nothing),
 		cmocka_unit_test(the_file_size_limit_is_EFBIG_and_kills_nobody),
+		cmocka_unit_test(the_file_size_limit_does_not_concern_a_run_that_stores_nothing),
 		cmocka_unit_test(the_file_size_limit_stops_staging_as_well),
 		cmocka_unit_test(a_stream_cannot_be_written_at_an_offset),
 	};
