@@ -2,7 +2,8 @@
 /*
  * helpers.c - what a program can call: the table, and the check of every range before it is used.
  *
- * A helper charges its fuel, asks sbpf_exec_range() for each range, and only then touches memory.
+ * A helper asks sbpf_exec_range() for each range, charges its fuel (in this order: a length that is
+ * far too large is a fault, not a lack of fuel), and only then touches memory.
  * Searches charge afterwards, for what they looked through: a function that walks over lines asks for
  * "the next newline in all the rest" each time, and must not pay for all the rest each time.
  * None takes a lock or allocates, for any of them may be left by a fault.  No library's state lives
@@ -42,9 +43,9 @@ static uint64_t help_memmove(struct sbpf_exec *x, uint64_t dst, uint64_t src, ui
 	void *to;
 	const void *from;
 
-	charge_bytes(x, n);
 	to = sbpf_exec_range(x, dst, n, true);
 	from = sbpf_exec_range(x, src, n, false);
+	charge_bytes(x, n);
 	memmove(to, from, n);
 	return dst;
 }
@@ -54,8 +55,8 @@ static uint64_t help_memset(struct sbpf_exec *x, uint64_t dst, uint64_t byte, ui
 {
 	void *to;
 
-	charge_bytes(x, n);
 	to = sbpf_exec_range(x, dst, n, true);
+	charge_bytes(x, n);
 	memset(to, (uint8_t)byte, n);
 	return dst;
 }
@@ -66,9 +67,9 @@ static uint64_t help_memcmp(struct sbpf_exec *x, uint64_t a, uint64_t b, uint64_
 	const void *pa, *pb;
 	int order;
 
-	charge_bytes(x, n);
 	pa = sbpf_exec_range(x, a, n, false);
 	pb = sbpf_exec_range(x, b, n, false);
+	charge_bytes(x, n);
 	order = memcmp(pa, pb, n);
 	return int_result((order > 0) - (order < 0));
 }
@@ -90,9 +91,9 @@ static uint64_t help_memmem(struct sbpf_exec *x, uint64_t hay, uint64_t n, uint6
 	const uint8_t *from, *found;
 	const void *what;
 
-	charge_bytes(x, m);
 	from = sbpf_exec_range(x, hay, n, false);
 	what = sbpf_exec_range(x, needle, m, false);
+	charge_bytes(x, m);
 	found = sbpf_memmem(from, n, what, m);
 	charge_bytes(x, found ? (uint64_t)(found - from) + m : n);
 	return found ? hay + (uint64_t)(found - from) : 0;
@@ -103,8 +104,10 @@ static uint64_t help_memmem(struct sbpf_exec *x, uint64_t hay, uint64_t n, uint6
 static uint64_t help_crc32c(struct sbpf_exec *x, uint64_t crc, uint64_t p, uint64_t n, uint64_t a4,
 			    uint64_t a5)
 {
+	const void *from = sbpf_exec_range(x, p, n, false);
+
 	charge_bytes(x, n);
-	return sbpf_crc32c((uint32_t)crc, sbpf_exec_range(x, p, n, false), n);
+	return sbpf_crc32c((uint32_t)crc, from, n);
 }
 
 static uint64_t help_sha256_blocks(struct sbpf_exec *x, uint64_t h, uint64_t blocks, uint64_t n,
@@ -117,9 +120,9 @@ static uint64_t help_sha256_blocks(struct sbpf_exec *x, uint64_t h, uint64_t blo
 	void *state;
 
 	_Static_assert(sizeof(sha.h) == 32, "the chaining value as function.h has it");
-	charge_bytes(x, len);
 	state = sbpf_exec_range(x, h, sizeof(sha.h), true);
 	from = sbpf_exec_range(x, blocks, len, false);
+	charge_bytes(x, len);
 	memcpy(sha.h, state, sizeof(sha.h));
 	SHA256_Update(&sha, from, len);
 	memcpy(state, sha.h, sizeof(sha.h));
@@ -170,9 +173,9 @@ static uint64_t help_xxh3_update(struct sbpf_exec *x, uint64_t at, uint64_t p, u
 	const void *from;
 	void *to;
 
-	charge_bytes(x, n);
 	to = sbpf_exec_range(x, at, sizeof(state), true);
 	from = sbpf_exec_range(x, p, n, false);
+	charge_bytes(x, n);
 	xxh3_open(x, at, to, &xxh);
 	if (!n)
 		return 0;
@@ -192,10 +195,11 @@ static uint64_t help_xxh3_update(struct sbpf_exec *x, uint64_t at, uint64_t p, u
 static uint64_t help_xxh3_digest(struct sbpf_exec *x, uint64_t at, uint64_t a2, uint64_t a3,
 				 uint64_t a4, uint64_t a5)
 {
+	const void *from = sbpf_exec_range(x, at, sizeof(struct lambda_xxh3), false);
 	XXH3_state_t xxh;
 
 	charge_bytes(x, sizeof(struct lambda_xxh3));
-	xxh3_open(x, at, sbpf_exec_range(x, at, sizeof(struct lambda_xxh3), false), &xxh);
+	xxh3_open(x, at, from, &xxh);
 	return XXH3_64bits_digest(&xxh);
 }
 
@@ -208,8 +212,8 @@ static uint64_t help_trace(struct sbpf_exec *x, uint64_t text, uint64_t n, uint6
 	char line[TRACE_MAX];
 	const void *from;
 
-	charge_bytes(x, n);
 	from = sbpf_exec_range(x, text, n, false);
+	charge_bytes(x, n);
 	if (!call->trace)
 		return 0;
 	if (n > sizeof(line))

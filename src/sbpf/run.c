@@ -122,9 +122,9 @@ static void describe_address(const struct sbpf_sandbox *sb, uint64_t address, ch
 			 name);
 	else
 		snprintf(buf, len,
-			 "%llu bytes past the end of the %s window (%llu bytes in whole pages); "
+			 "%llu bytes behind the last of the %s window's %llu (whole pages); "
 			 "compare with its length before the access",
-			 (unsigned long long)(address - start - size), name,
+			 (unsigned long long)(address - start - size + 1), name,
 			 (unsigned long long)size);
 }
 

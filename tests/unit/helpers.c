@@ -454,6 +454,36 @@ static void fuel_is_charged_for_every_eight_bytes(void **state)
 	rig_free(&rig);
 }
 
+static uint64_t fuel_of(struct rig *rig, enum sbpf_tier tier, uint64_t a1, uint64_t a2, uint64_t a3,
+			uint64_t a4)
+{
+	struct sbpf_call call = a_call(tier, CTX, 0);
+	struct sbpf_error err;
+
+	memcpy(rig->args, (uint64_t[]){a1, a2, a3, a4}, 32);
+	expect(rig->sb, &call, 0, &err);
+	return call.fuel_used - 8; /* of the program around it */
+}
+
+static void a_search_costs_what_it_looked_through(void **state)
+{
+	struct rig chr = rig_new(H_MEMCHR), mem = rig_new(H_MEMMEM);
+
+	chr.in[99] = 1;
+	memcpy(mem.in + 90, "needle", 6);
+	memcpy(mem.out, "needle", 6);
+	EACH_TIER(tier)
+	{
+		assert_int_equal(fuel_of(&chr, tier, IN, 1, WINDOW, 0), 1 + 13);
+		assert_int_equal(fuel_of(&chr, tier, IN, 2, WINDOW, 0), 1 + WINDOW / 8);
+		/* The needle is looked at, too. */
+		assert_int_equal(fuel_of(&mem, tier, IN, WINDOW, OUT, 6), 1 + 1 + 1 + 12);
+		assert_int_equal(fuel_of(&mem, tier, IN + 100, 8000, OUT, 6), 1 + 1 + 1 + 1000);
+	}
+	rig_free(&chr);
+	rig_free(&mem);
+}
+
 /* ---- trace and names ---- */
 
 static char traced[8192];
@@ -530,6 +560,7 @@ int main(void)
 		cmocka_unit_test(every_range_is_checked_to_the_byte),
 		cmocka_unit_test(a_range_must_not_run_from_one_window_into_another),
 		cmocka_unit_test(fuel_is_charged_for_every_eight_bytes),
+		cmocka_unit_test(a_search_costs_what_it_looked_through),
 		cmocka_unit_test(a_trace_reaches_the_callers_sink),
 		cmocka_unit_test(names_and_libcs_names_find_their_rows),
 	};

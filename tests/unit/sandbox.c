@@ -872,7 +872,7 @@ static void an_error_tells_which_window_was_missed(void **state)
 	} rows[] = {
 		{96, "store of 1 byte at address 0x60, which is in no window: a null pointer"},
 		{0x10000, "in the context window, which is read-only"},
-		{0xc0001003, "3 bytes past the end of the output window (4096 bytes"},
+		{0xc0001003, "4 bytes behind the last of the output window's 4096 (whole pages)"},
 		{0x60000000, "in the heap window, which is empty"},
 		{0xffff0000, "at address 0xffff0000, which is in no window; check how"},
 	};
