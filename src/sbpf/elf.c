@@ -349,10 +349,11 @@ int sbpf_elf_load(struct sbpf_program *prog, const void *image, size_t len,
 		  const struct sbpf_load_opts *opts, struct sbpf_error *err)
 {
 	struct elf_loader l = {.prog = prog, .opts = opts, .err = err, .len = len, .left = len};
-	int r = check_header(&l, image);
+	int r = check_header(&l, image), saved = errno;
 
 	if (r)
 		return r;
+	errno = 0;
 	elf_version(EV_CURRENT);
 	/* libelf takes a writable pointer for its other modes and only reads through this one. */
 	l.elf = elf_memory((char *)image, len);
@@ -360,6 +361,10 @@ int sbpf_elf_load(struct sbpf_program *prog, const void *image, size_t len,
 		r = sbpf_fail(err, NULL, -ENOEXEC, -1, "not an ELF object: %s", elf_errmsg(-1));
 	else
 		r = load(&l, image);
+	/* libelf's own errors do not tell a damaged object from a lack of memory in a stable way. */
+	if (r == -ENOEXEC && errno == ENOMEM)
+		r = elf_no_memory(&l);
+	errno = saved;
 	elf_end(l.elf);
 	free(l.sections);
 	free(l.texts);

@@ -13,6 +13,7 @@
 #define BTF_LINE_RECORD 16u /* insn_off, file_name_off, line_off, line << 10 | column */
 /* Each distinct file name is copied once; no compiler names so many. */
 #define MAX_FILES 4096u
+#define MAX_PATH  4096u
 
 struct bytes {
 	const uint8_t *p;
@@ -82,7 +83,7 @@ static const struct elf_text *find_text(const struct elf_text *texts, uint32_t n
 /*
  * Walk the line table: a record size, then for each section its name, a count and so many records.
  * Returns how many records are about code we have, up to the first malformed one; @out (may be NULL)
- * receives them.
+ * receives them.  Each section of code stands there once, so there are no more than @n_texts.
  */
 static size_t walk(struct bytes info, struct bytes strings, const struct elf_text *texts,
 		   uint32_t n_texts, struct record *out)
@@ -94,7 +95,7 @@ static size_t walk(struct bytes info, struct bytes strings, const struct elf_tex
 	size = get32(info.p);
 	if (size < BTF_LINE_RECORD)
 		return 0;
-	while (info.len - pos >= 8) {
+	for (uint32_t i = 0; i < n_texts && info.len - pos >= 8; i++) {
 		const struct elf_text *text =
 			find_text(texts, n_texts, string_at(strings, get32(info.p + pos)));
 		uint32_t count = get32(info.p + pos + 4);
@@ -142,18 +143,23 @@ static const char *keep_file(struct sbpf_program *prog, const char *path)
 static int fill_lines(struct sbpf_program *prog, struct record *records, size_t n,
 		      struct bytes strings)
 {
-	const char *file = NULL;
+	const char *file = NULL, *path;
 	uint32_t files = 0;
+	bool fits = false;
 
 	qsort(records, n, sizeof(*records), by_file);
 	for (size_t i = 0; i < n; i++) {
 		if (!i || records[i].file != records[i - 1].file) {
 			if (files++ == MAX_FILES)
 				break;
-			file = keep_file(prog, string_at(strings, records[i].file));
-			if (!file)
+			path = string_at(strings, records[i].file);
+			fits = strnlen(path, MAX_PATH) < MAX_PATH;
+			file = fits ? keep_file(prog, path) : NULL;
+			if (fits && !file)
 				return -ENOMEM;
 		}
+		if (!fits)
+			continue;
 		prog->lines[prog->n_lines++] = (struct sbpf_line){
 			.insn = records[i].insn, .line = records[i].line, .file = file};
 	}
