@@ -4,7 +4,6 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <inttypes.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -60,18 +59,6 @@ static int report(const struct cli *cli, const struct cli_request *req, const ch
 	return cli_print_json(doc);
 }
 
-static int fail_write(int err, const struct lio_result *result, const char *target)
-{
-	if (result->bytes_written) {
-		progress_end();
-		fprintf(stderr,
-			"lio: %s: %" PRIu64 " of %" PRIu64
-			" bytes were written before the failure\n",
-			target, result->bytes_written, result->bytes_out);
-	}
-	return cli_fail_run(err);
-}
-
 static int write_to(const struct cli *cli, struct cli_request *req, const char *target)
 {
 	struct cli_facts facts;
@@ -88,7 +75,7 @@ static int write_to(const struct cli *cli, struct cli_request *req, const char *
 	err = lio_lambda_write(file, cli->offset, req->fn, req->file, 0, LIO_TO_END, &req->opts,
 			       &req->result);
 	progress_end();
-	status = err ? fail_write(err, &req->result, target) : report(cli, req, target, &facts);
+	status = err ? cli_fail_run(err) : report(cli, req, target, &facts);
 	if (err && made)
 		remove_empty(target);
 	err = lio_close(file);

@@ -186,13 +186,14 @@ static void fish(void)
 
 /* ---- the manual's COMMANDS section, in scdoc's notation ---- */
 
-/* What scdoc would take for markup is escaped. */
-static void put_scdoc(const char *text, size_t len)
+/* What scdoc would take for markup is escaped; @begins: a line does. */
+static void put_scdoc(const char *text, bool begins)
 {
-	for (size_t i = 0; i < len; i++) {
-		if (strchr("\\*_#`|[]~<>", text[i]) || (text[i] == '-' && i == 0))
+	for (size_t i = 0; text[i]; i++) {
+		if (strchr("\\*_", text[i]) || (begins && strchr("-#[|]`", text[i])))
 			putchar('\\');
 		putchar(text[i]);
+		begins = text[i] == '\n';
 	}
 }
 
@@ -201,11 +202,11 @@ static void scdoc_option(const struct cli_option *opt)
 	printf("*--%s*", opt->name);
 	if (opt->value) {
 		fputs(" _", stdout);
-		put_scdoc(opt->value, strlen(opt->value));
+		put_scdoc(opt->value, false);
 		putchar('_');
 	}
 	fputs("\n\t", stdout);
-	put_scdoc(opt->help, strlen(opt->help));
+	put_scdoc(opt->help, true);
 	puts(".\n");
 }
 
@@ -230,9 +231,9 @@ static void manual(void)
 		if (row->hidden)
 			continue;
 		printf("## lio %s ", row->name);
-		put_scdoc(row->usage, strlen(row->usage));
+		put_scdoc(row->usage, false);
 		puts("\n");
-		put_scdoc(row->about, strlen(row->about));
+		put_scdoc(row->about, true);
 		puts("");
 		for (size_t i = 0; i < cli_n_options; i++)
 			if (takes(c, &cli_options[i]))

@@ -4,10 +4,13 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio_ext.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "lio.h"
+
+#define STDOUT_BUFFER (1u << 20)
 
 /* clang-format off */
 const struct cli_command_row cli_commands[CLI_COMMANDS] = {
@@ -199,11 +202,12 @@ int main(int argc, char **argv)
 	int status;
 
 	hold_streams();
+	setvbuf(stdout, NULL, _IOFBF, STDOUT_BUFFER);
 	status = dispatch(argc, argv);
-	if (status <= CLI_NOTHING) {
-		errno = 0;
-		if (fclose(stdout) != 0)
-			status = cli_fail_stdout(errno ? errno : EIO);
-	}
+	if (status > CLI_NOTHING)
+		__fpurge(stdout); /* no part of what failed is shown */
+	errno = 0;
+	if (fclose(stdout) != 0 && status <= CLI_NOTHING)
+		status = cli_fail_stdout(errno ? errno : EIO);
 	return status;
 }
