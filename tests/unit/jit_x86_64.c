@@ -1,0 +1,933 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The template tier, opcode by opcode: on every pair of registers, with values at the edges, it computes
+ * what the interpreter does, and leaves the thread and all other registers as they were.
+ */
+#include <asm/prctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "insns.h"
+#include "sbpf/jit_x86_64_emit.h"
+
+#define MOVX(cls, d, s, bits) INSN((cls) | BPF_MOV | BPF_X, d, s, bits, 0)
+#define WIN_BYTES             16384u
+#define MAX_PROGRAM           16384u
+
+static const uint64_t values[] = {
+	0,
+	1,
+	2,
+	7,
+	10,
+	31,
+	32,
+	63,
+	64,
+	0x7f,
+	0x80,
+	0xff,
+	0x8000,
+	0x7fffffff,
+	0x80000000,
+	0xffffffff,
+	0x100000000,
+	0xfffffffffffffff9,
+	0xffffffffffffffff,
+	0x7fffffffffffffff,
+	0x8000000000000000,
+	0xffffffff00000000,
+	0x123456789abcdef0,
+};
+#define N_VALUES N_ELEMS(values)
+
+static const int32_t imms[] = {
+	0,   1,   2,    3,    4,   7,   8,     31,    32,        33,        48, 56, 63, 64,
+	127, 128, -128, -129, 255, 256, 65535, 65536, INT32_MAX, INT32_MIN, -1, -2, -7, 10,
+};
+#define N_IMMS N_ELEMS(imms)
+
+/* ---- a program put together piece by piece ---- */
+
+struct maker {
+	struct sbpf_insn insns[MAX_PROGRAM];
+	uint32_t n;
+};
+
+#define PUT(m, ...)                                                \
+	do {                                                       \
+		const struct sbpf_insn put_[] = {__VA_ARGS__};     \
+		assert_true((m)->n + N_ELEMS(put_) < MAX_PROGRAM); \
+		memcpy(&(m)->insns[(m)->n], put_, sizeof(put_));   \
+		(m)->n += N_ELEMS(put_);                           \
+	} while (0)
+
+/* A register that is none of a, b and c. */
+static unsigned int other_than(unsigned int a, unsigned int b, unsigned int c)
+{
+	unsigned int r = 9;
+
+	while (r == a || r == b || r == c)
+		r--;
+	return r;
+}
+
+/* All registers hold something that a careless use of rax, rcx or rdx would change. */
+static void begin(struct maker *m)
+{
+	m->n = 0;
+	for (unsigned int r = 0; r < 10; r++)
+		PUT(m, LDDW(r, 0x1111111111111111u * r + 0x8000000180000001u));
+}
+
+/* Every register goes to the output, so whatever an instruction did to another one shows. */
+static void end(struct maker *m)
+{
+	PUT(m, STORE(BPF_DW, 10, -8, 1), MOV32(1, OUT + WIN_BYTES - 128), STORE(BPF_DW, 1, 8, 2),
+	    LOAD(BPF_DW, 2, 10, -8), STORE(BPF_DW, 1, 0, 2));
+	for (unsigned int r = 3; r < 10; r++)
+		PUT(m, STORE(BPF_DW, 1, 8 * r, r));
+	PUT(m, EXIT);
+}
+
+/*
+ * A loop over the inputs: dst and src are loaded from the pairs at IN; what put_body adds works on
+ * them; both go to OUT.  Then all registers.
+ */
+static uint32_t begin_loop(struct maker *m, unsigned int dst, unsigned int src, unsigned int at)
+{
+	uint32_t head;
+
+	begin(m);
+	PUT(m, MOV32(at, IN));
+	head = m->n;
+	if (src != dst)
+		PUT(m, LOAD(BPF_DW, src, at, 8));
+	PUT(m, LOAD(BPF_DW, dst, at, 0));
+	return head;
+}
+
+static void end_loop(struct maker *m, uint32_t head, unsigned int dst, unsigned int src,
+		     unsigned int at, uint32_t pairs)
+{
+	PUT(m, INSN(BPF_ALU64 | BPF_ADD | BPF_K, at, 0, 0, (int32_t)(OUT - IN)),
+	    STORE(BPF_DW, at, 0, dst), STORE(BPF_DW, at, 8, src),
+	    INSN(BPF_ALU64 | BPF_SUB | BPF_K, at, 0, 0, (int32_t)(OUT - IN)), ADD(at, 16),
+	    /* IN is at 2 GiB: a 32-bit compare */
+	    INSN(BPF_JMP32 | BPF_JNE | BPF_K, at, 0, (int16_t)(head - m->n - 6),
+		 (int32_t)(IN + 16 * pairs)));
+	end(m);
+}
+
+/* ---- both tiers ---- */
+
+struct seen {
+	int code;
+	uint64_t r0, fuel, address;
+	int32_t insn;
+	uint8_t out[WIN_BYTES], in[WIN_BYTES], arg[SBPF_PAGE];
+};
+
+static void fill(uint8_t *p, size_t n)
+{
+	for (size_t k = 0; k < n; k++)
+		p[k] = (uint8_t)(k * 37 + (k >> 8));
+}
+
+static void pairs_of_values(uint8_t *p)
+{
+	for (size_t a = 0; a < N_VALUES; a++)
+		for (size_t b = 0; b < N_VALUES; b++, p += 16) {
+			memcpy(p, &values[a], 8);
+			memcpy(p + 8, &values[b], 8);
+		}
+}
+_Static_assert(N_VALUES *N_VALUES * 16 + 128 <= WIN_BYTES, "all pairs fit");
+
+static void run_on(struct sbpf_sandbox *sb, enum sbpf_tier tier, bool pairs, struct seen *seen)
+{
+	struct sbpf_call call = a_call(tier, IN, 0x123456789abcdef0);
+	struct sbpf_error err = {.insn = -1};
+	uint8_t *in = sbpf_sandbox_ptr(sb, SBPF_WIN_IN), *out = sbpf_sandbox_ptr(sb, SBPF_WIN_OUT);
+	uint8_t *arg = sbpf_sandbox_ptr(sb, SBPF_WIN_ARG);
+
+	fill(in, WIN_BYTES);
+	fill(arg, SBPF_PAGE);
+	memset(out, 0xee, WIN_BYTES);
+	if (pairs)
+		pairs_of_values(in);
+	call.fuel = 100000000;
+	seen->code = sbpf_run(sb, &call, &err);
+	seen->r0 = seen->code ? 0 : call.r0;
+	seen->fuel = seen->code == -EFAULT ? 0 : call.fuel_used;
+	seen->address = err.address;
+	seen->insn = err.insn;
+	memcpy(seen->in, in, WIN_BYTES);
+	memcpy(seen->out, out, WIN_BYTES);
+	memcpy(seen->arg, arg, SBPF_PAGE);
+}
+
+static void explain(void *arg, const char *line)
+{
+	fprintf(arg, "# %s\n", line);
+}
+
+/* Both tiers on the program; they must not differ.  The result is kept for further questions. */
+static struct seen seen[2];
+
+static void same_on_both(const struct maker *m, bool pairs)
+{
+	struct sbpf_program *prog = assemble(m->insns, m->n);
+	struct sbpf_sandbox *sb = take(prog);
+
+	assert_int_equal(sbpf_sandbox_resize(sb, SBPF_WIN_IN, WIN_BYTES), 0);
+	assert_int_equal(sbpf_sandbox_resize(sb, SBPF_WIN_OUT, WIN_BYTES), 0);
+	assert_int_equal(sbpf_sandbox_resize(sb, SBPF_WIN_ARG, SBPF_PAGE), 0);
+	run_on(sb, SBPF_TIER_INTERP, pairs, &seen[0]);
+	run_on(sb, SBPF_TIER_TEMPLATE, pairs, &seen[1]);
+	if (memcmp(&seen[0], &seen[1], sizeof(seen[0]))) {
+		sbpf_program_disasm(prog, explain, stderr);
+		for (size_t k = 0; k < WIN_BYTES; k++)
+			if (seen[0].out[k] != seen[1].out[k])
+				fail_msg("output byte %zu is %02x, the interpreter's %02x", k,
+					 seen[1].out[k], seen[0].out[k]);
+		fail_msg("code %d instead of %d, address 0x%llx instead of 0x%llx", seen[1].code,
+			 seen[0].code, (unsigned long long)seen[1].address,
+			 (unsigned long long)seen[0].address);
+	}
+	sbpf_sandbox_put(sb);
+	sbpf_program_unref(prog);
+}
+
+/* ---- arithmetic ---- */
+
+static const uint8_t binary[] = {
+	BPF_ADD, BPF_SUB, BPF_MUL, BPF_DIV, BPF_OR,  BPF_AND,
+	BPF_LSH, BPF_RSH, BPF_MOD, BPF_XOR, BPF_MOV, BPF_ARSH,
+};
+
+/* A second opinion, so that the two tiers are not wrong together; unsigned only. */
+static uint64_t reference(unsigned int cls, unsigned int op, uint64_t a, uint64_t b)
+{
+	unsigned int bits = cls == BPF_ALU64 ? 64 : 32;
+	uint64_t mask = cls == BPF_ALU64 ? UINT64_MAX : UINT32_MAX, r;
+
+	a &= mask;
+	b &= mask;
+	switch (op) {
+	case BPF_ADD:
+		r = a + b;
+		break;
+	case BPF_SUB:
+		r = a - b;
+		break;
+	case BPF_MUL:
+		r = a * b;
+		break;
+	case BPF_DIV:
+		r = b ? a / b : 0;
+		break;
+	case BPF_MOD:
+		r = b ? a % b : a;
+		break;
+	case BPF_OR:
+		r = a | b;
+		break;
+	case BPF_AND:
+		r = a & b;
+		break;
+	case BPF_XOR:
+		r = a ^ b;
+		break;
+	case BPF_LSH:
+		r = a << b % bits;
+		break;
+	case BPF_RSH:
+		r = a >> b % bits;
+		break;
+	case BPF_ARSH:
+		r = a >> b % bits;
+		if (a >> (bits - 1) && b % bits)
+			r |= mask << (bits - b % bits);
+		break;
+	default:
+		r = b;
+		break;
+	}
+	return r & mask;
+}
+
+static void check_reference(unsigned int cls, unsigned int op, bool same)
+{
+	for (size_t i = 0; i < N_VALUES * N_VALUES; i++) {
+		uint64_t a = values[i / N_VALUES], b = same ? a : values[i % N_VALUES], got;
+
+		memcpy(&got, &seen[1].out[16 * i], 8);
+		if (got != reference(cls, op, a, b))
+			fail_msg("class %u op 0x%x of 0x%llx and 0x%llx is 0x%llx", cls, op,
+				 (unsigned long long)a, (unsigned long long)b,
+				 (unsigned long long)got);
+	}
+}
+
+static void binary_on(unsigned int cls, unsigned int op, int off)
+{
+	struct maker m;
+
+	for (unsigned int dst = 0; dst < 10; dst++)
+		for (unsigned int src = 0; src < 10; src++) {
+			unsigned int at = other_than(dst, src, 99);
+			uint32_t head = begin_loop(&m, dst, src, at);
+
+			PUT(&m, INSN(cls | op | BPF_X, dst, src, off, 0));
+			end_loop(&m, head, dst, src, at, N_VALUES * N_VALUES);
+			same_on_both(&m, true);
+			assert_int_equal(seen[1].code, 0);
+			if (!off)
+				check_reference(cls, op, dst == src);
+		}
+}
+
+static void arithmetic_between_any_two_registers(void **state)
+{
+	for (size_t i = 0; i < N_ELEMS(binary); i++) {
+		bool divides = binary[i] == BPF_DIV || binary[i] == BPF_MOD;
+
+		for (int off = 0; off <= divides; off++) {
+			binary_on(BPF_ALU, binary[i], off);
+			binary_on(BPF_ALU64, binary[i], off);
+		}
+	}
+}
+
+static void arithmetic_with_any_constant(void **state)
+{
+	struct maker m;
+
+	for (unsigned int k = 0; k < 2 * N_ELEMS(binary) * N_IMMS; k++) {
+		unsigned int cls = k % 2 ? BPF_ALU : BPF_ALU64;
+		unsigned int op = binary[k / 2 % N_ELEMS(binary)];
+		int32_t imm = imms[k / 2 / N_ELEMS(binary)];
+		bool divides = op == BPF_DIV || op == BPF_MOD;
+
+		begin(&m);
+		for (unsigned int dst = 0; dst < 10; dst++)
+			for (int off = 0; off <= divides; off++)
+				for (size_t v = 0; v < N_VALUES; v += 3) {
+					unsigned int at = other_than(dst, 0, 0);
+					uint32_t place = (dst * 2 + (uint32_t)off) * N_VALUES + v;
+
+					PUT(&m, LDDW(dst, values[v]),
+					    INSN(cls | op | BPF_K, dst, 0, off, imm),
+					    MOV32(at, OUT + 8 * place), STORE(BPF_DW, at, 0, dst));
+				}
+		end(&m);
+		same_on_both(&m, true);
+		assert_int_equal(seen[1].code, 0);
+	}
+}
+
+static void unary_on(unsigned int code, int off, int32_t imm)
+{
+	struct maker m;
+	bool reads_src =
+		code == (BPF_ALU | BPF_MOV | BPF_X) || code == (BPF_ALU64 | BPF_MOV | BPF_X);
+
+	for (unsigned int dst = 0; dst < 10; dst++)
+		for (unsigned int src = 0; src < (reads_src ? 10 : 1); src++) {
+			unsigned int at = other_than(dst, src, 99);
+			uint32_t head = begin_loop(&m, dst, src, at);
+
+			PUT(&m, INSN(code, dst, reads_src ? src : 0, off, imm));
+			end_loop(&m, head, dst, src, at, N_VALUES * N_VALUES);
+			same_on_both(&m, true);
+			assert_int_equal(seen[1].code, 0);
+		}
+}
+
+static void moves_negations_and_swaps(void **state)
+{
+	for (int bits = 8; bits <= 32; bits *= 2) {
+		unary_on(BPF_ALU64 | BPF_MOV | BPF_X, bits, 0);
+		if (bits < 32)
+			unary_on(BPF_ALU | BPF_MOV | BPF_X, bits, 0);
+	}
+	unary_on(BPF_ALU | BPF_NEG, 0, 0);
+	unary_on(BPF_ALU64 | BPF_NEG, 0, 0);
+	for (int bits = 16; bits <= 64; bits *= 2) {
+		unary_on(BPF_ALU | BPF_END | BPF_K, 0, bits);
+		unary_on(BPF_ALU | BPF_END | BPF_X, 0, bits);
+		unary_on(BPF_ALU64 | BPF_END, 0, bits);
+	}
+}
+
+/* dst = src (32 or 64 bits) or dst <<= n, and one more: what the JIT may make one instruction of. */
+static void fused_on(struct sbpf_insn first, struct sbpf_insn second, struct sbpf_insn third)
+{
+	static const unsigned int regs[] = {0, 1, 3, 4, 7, 9};
+	struct maker m;
+
+	for (size_t d = 0; d < N_ELEMS(regs); d++)
+		for (size_t s = 0; s < N_ELEMS(regs); s++) {
+			unsigned int dst = regs[d], src = regs[s], at = other_than(dst, src, 99);
+			uint32_t head = begin_loop(&m, dst, src, at);
+
+			first.dst = second.dst = third.dst = dst & 15;
+			first.src = BPF_SRC(first.code) ? src & 15 : 0;
+			second.src = BPF_SRC(second.code) ? src & 15 : 0;
+			PUT(&m, first, second, third);
+			end_loop(&m, head, dst, src, at, N_VALUES * N_VALUES);
+			same_on_both(&m, true);
+		}
+}
+
+static void fused_neighbours(void **state)
+{
+	static const int32_t few[] = {1, 3, 32, 48, 255, 65535, -128, INT32_MIN};
+	const struct sbpf_insn nothing = INSN(BPF_ALU64 | BPF_ADD | BPF_K, 0, 0, 0, 0);
+
+	for (unsigned int wide = 0; wide < 4; wide++) {
+		unsigned int c1 = wide & 1 ? BPF_ALU : BPF_ALU64;
+		unsigned int c2 = wide & 2 ? BPF_ALU : BPF_ALU64;
+		const struct sbpf_insn copy = INSN(c1 | BPF_MOV | BPF_X, 0, 0, 0, 0);
+
+		for (size_t i = 0; i < N_ELEMS(binary); i++) {
+			const struct sbpf_insn x = INSN(c2 | binary[i] | BPF_X, 0, 0, 0, 0);
+
+			fused_on(copy, x, nothing);
+			for (size_t k = 0; k < N_ELEMS(few); k++) {
+				const struct sbpf_insn y =
+					INSN(c2 | binary[i] | BPF_K, 0, 0, 0, few[k]);
+
+				fused_on(copy, y, nothing);
+			}
+		}
+	}
+	for (int shift = 8; shift < 64; shift += 8) {
+		const struct sbpf_insn up = INSN(BPF_ALU64 | BPF_LSH | BPF_K, 0, 0, 0, shift);
+		const struct sbpf_insn down = INSN(BPF_ALU64 | BPF_RSH | BPF_K, 0, 0, 0, shift);
+		const struct sbpf_insn sign = INSN(BPF_ALU64 | BPF_ARSH | BPF_K, 0, 0, 0, shift);
+		const struct sbpf_insn copy = INSN(BPF_ALU64 | BPF_MOV | BPF_X, 0, 0, 0, 0);
+		const struct sbpf_insn copy_32 = INSN(BPF_ALU | BPF_MOV | BPF_X, 0, 0, 0, 0);
+
+		fused_on(up, down, nothing);
+		fused_on(up, sign, nothing);
+		fused_on(copy, up, down);
+		fused_on(copy, up, sign);
+		fused_on(copy_32, up, down);
+		fused_on(copy_32, up, sign);
+	}
+}
+
+/* ---- jumps ---- */
+
+static const uint8_t conditions[] = {
+	BPF_JEQ,  BPF_JGT, BPF_JGE, BPF_JSET, BPF_JNE,  BPF_JSGT,
+	BPF_JSGE, BPF_JLT, BPF_JLE, BPF_JSLT, BPF_JSLE,
+};
+
+/*
+ * The condition three ways: a jump forward over two instructions, over one move (64-bit, 32-bit and of a constant,
+ * which become conditional moves), and backwards.
+ */
+static void put_jumps(struct maker *m, struct sbpf_insn jump, unsigned int res, unsigned int other)
+{
+	struct sbpf_insn over_1 = jump, over_2 = jump, back = jump;
+
+	over_1.off = 1;
+	over_2.off = 2;
+	back.off = -3;
+	PUT(m, MOV(res, 0), over_2, ADD(res, 1), ADD(res, 1)); /* plain */
+	PUT(m, over_1, MOV(res, 16));                          /* a constant */
+	PUT(m, over_1, MOVR(res, other));                      /* 64 bits */
+	PUT(m, INSN(BPF_ALU | BPF_ADD | BPF_K, res, 0, 0, 5), over_1,
+	    INSN(BPF_ALU | BPF_MOV | BPF_X, res, other, 0, 0)); /* 32, upper half zero */
+	PUT(m, LDDW(res, 0xabcdef0123456789), over_1,
+	    INSN(BPF_ALU | BPF_MOV | BPF_X, res, other, 0, 0)); /* 32, it is not */
+	PUT(m, JA(2), ADD(res, 3), JA(1), back, ADD(res, 64));  /* backwards */
+}
+
+static void jumps_on(struct sbpf_insn jump, unsigned int dst, unsigned int src)
+{
+	unsigned int at = other_than(dst, src, 99), res = other_than(dst, src, at), keep = res - 1;
+	struct maker m;
+	uint32_t head = begin_loop(&m, dst, src, at);
+
+	while (keep == dst || keep == src)
+		keep--;
+	jump.dst = dst & 15;
+	jump.src = BPF_SRC(jump.code) ? src & 15 : 0;
+	put_jumps(&m, jump, res, keep);
+	PUT(&m, ADDR(keep, res), ADDR(keep, keep), MOVR(dst, keep));
+	end_loop(&m, head, dst, src, at, N_VALUES * N_VALUES);
+	same_on_both(&m, true);
+	assert_int_equal(seen[1].code, 0);
+}
+
+static void conditions_on_any_two_registers(void **state)
+{
+	for (size_t i = 0; i < N_ELEMS(conditions); i++)
+		for (unsigned int dst = 0; dst < 10; dst++)
+			for (unsigned int src = 0; src < 10; src++)
+				for (unsigned int cls = BPF_JMP; cls <= BPF_JMP32; cls++)
+					jumps_on((struct sbpf_insn)INSN(cls | conditions[i] | BPF_X,
+									0, 0, 0, 0),
+						 dst, src);
+}
+
+static void conditions_on_any_constant(void **state)
+{
+	for (size_t i = 0; i < N_ELEMS(conditions); i++)
+		for (size_t k = 0; k < N_IMMS; k++)
+			for (unsigned int cls = BPF_JMP; cls <= BPF_JMP32; cls++)
+				for (unsigned int dst = 0; dst < 10; dst += 3)
+					jumps_on((struct sbpf_insn)INSN(cls | conditions[i] | BPF_K,
+									0, 0, 0, imms[k]),
+						 dst, 8);
+}
+
+/* A jump to zero reuses the flags of the operation before it, where they tell the same. */
+static void flags_are_of_the_right_width(void **state)
+{
+	static const uint8_t ops[] = {BPF_ADD, BPF_SUB, BPF_OR,  BPF_AND,
+				      BPF_XOR, BPF_LSH, BPF_RSH, BPF_NEG};
+	struct maker m;
+
+	for (unsigned int k = 0; k < N_ELEMS(ops) * 4 * N_ELEMS(conditions); k++) {
+		unsigned int op = ops[k % N_ELEMS(ops)], rest = k / N_ELEMS(ops);
+		unsigned int cls = rest & 1 ? BPF_ALU : BPF_ALU64;
+		unsigned int jmp = rest & 2 ? BPF_JMP32 : BPF_JMP;
+		uint32_t head = begin_loop(&m, 3, 4, 9);
+
+		if (op == BPF_NEG)
+			PUT(&m, INSN(cls | op, 3, 0, 0, 0));
+		else
+			PUT(&m, INSN(cls | op | BPF_X, 3, 4, 0, 0));
+		PUT(&m, INSN(jmp | conditions[rest / 4] | BPF_K, 3, 0, 2, 0), MOV(3, 1), JA(1),
+		    MOV(3, 2));
+		end_loop(&m, head, 3, 4, 9, N_VALUES * N_VALUES);
+		same_on_both(&m, true);
+
+		head = begin_loop(&m, 3, 4, 9);
+		PUT(&m, INSN(cls | (op == BPF_NEG ? BPF_ADD : op) | BPF_K, 3, 0, 0, 1),
+		    INSN(jmp | conditions[rest / 4] | BPF_K, 3, 0, 2, 0), MOV(3, 1), JA(1),
+		    MOV(3, 2));
+		end_loop(&m, head, 3, 4, 9, N_VALUES * N_VALUES);
+		same_on_both(&m, true);
+	}
+}
+
+/* Short jumps end at 127 and 128 bytes; alignment of a loop in between must not break one. */
+static void jumps_over_any_distance(void **state)
+{
+	struct maker m;
+
+	for (unsigned int kind = 0; kind < 4; kind++)
+		for (unsigned int n = 0; n < 80; n++) {
+			begin(&m);
+			PUT(&m, MOV(0, 0), MOV(6, 3));
+			if (kind & 1) /* out of the loop, over its body */
+				PUT(&m, JEQ(6, 0, (int16_t)(n + 2 + 2 * (kind >> 1))));
+			else
+				PUT(&m, ADD(0, 1));
+			for (unsigned int i = 0; i < n; i++)
+				PUT(&m, ADD(i % 6, (int32_t)(i * i)));
+			if (kind >> 1) /* an inner loop: an aligned place */
+				PUT(&m, ADD(7, 1), INSN(BPF_JMP | BPF_JSET | BPF_K, 7, 0, -2, 1));
+			PUT(&m, ADD(6, -1));
+			PUT(&m, INSN(BPF_JMP | BPF_JNE | BPF_K, 6, 0,
+				     (int16_t)-(int)(n + 3 + 2 * (kind >> 1)), 0));
+			end(&m);
+			same_on_both(&m, false);
+			assert_int_equal(seen[1].code, 0);
+		}
+}
+
+/* ---- memory ---- */
+
+static const uint8_t sizes[] = {BPF_B, BPF_H, BPF_W, BPF_DW};
+
+static void access_on(struct maker *m, unsigned int base, unsigned int reg, int off, unsigned int k)
+{
+	uint64_t address = IN + 64 + 16 * (base + reg);
+
+	PUT(m, LDDW(base, (address - (uint64_t)(int64_t)off) | 0xabcd1234ull << 32));
+	if (base != reg)
+		PUT(m, LDDW(reg, 0x8877665544332211 + k));
+	switch (k / 4) {
+	case 0:
+		PUT(m, STORE(sizes[k], base, off, reg));
+		break;
+	case 1:
+		PUT(m, STOREI(sizes[k % 4], base, off, -2 - (int32_t)reg));
+		break;
+	case 2:
+		PUT(m, LOAD(sizes[k % 4], reg, base, off));
+		break;
+	default:
+		PUT(m, INSN(BPF_LDX | BPF_MEMSX | sizes[k % 3], reg, base, off, 0));
+		break;
+	}
+}
+
+static void loads_and_stores_of_any_size_register_and_offset(void **state)
+{
+	static const int offs[] = {0, 1, -1, 127, 128, -128, -129, 32767, -32768};
+	struct maker m;
+
+	for (unsigned int base = 0; base < 10; base++)
+		for (unsigned int reg = 0; reg < 10; reg++) {
+			begin(&m);
+			for (unsigned int k = 0; k < 16; k++)
+				for (size_t o = 0; o < N_ELEMS(offs); o++)
+					access_on(&m, base, reg, offs[o], k);
+			end(&m);
+			same_on_both(&m, false);
+			assert_int_equal(seen[1].code, 0);
+		}
+}
+
+/* Where an address is cut to 32 bits, at the space's two ends, and what a fault there reports. */
+static void addresses_wrap_at_4_gib(void **state)
+{
+	static const struct {
+		uint64_t reg;
+		int off;
+		uint64_t fault;
+	} rows[] = {
+		{0, 0, 0},
+		{0, 96, 96},
+		{0, -8, 0xfffffff8},
+		{0, -4, 0xfffffffc},
+		{0xfffffffc, 0, 0xfffffffc},
+		{0xffffffff, 1, 0},
+		{0xffffffffffffffff, 9, 8},
+		{0x7fffffffffffffff, 32767, 32766},
+		{0xdeadbeef00000000, 24, 24},
+		{0xfffffff0, 32767, 32751},
+	};
+
+	for (size_t i = 0; i < N_ELEMS(rows); i++)
+		for (unsigned int k = 0; k < 4; k++) {
+			struct maker m;
+
+			begin(&m);
+			PUT(&m, LDDW(3, rows[i].reg));
+			if (k % 2)
+				PUT(&m, STORE(k > 1 ? BPF_B : BPF_DW, 3, rows[i].off, 4));
+			else
+				PUT(&m, LOAD(k > 1 ? BPF_B : BPF_DW, 4, 3, rows[i].off));
+			end(&m);
+			same_on_both(&m, false);
+			assert_int_equal(seen[1].code, -EFAULT);
+			assert_int_equal(seen[1].insn, 22);
+			assert_int_equal(seen[1].address, rows[i].fault);
+		}
+}
+
+static void a_fault_names_its_instruction(void **state)
+{
+	struct maker m;
+
+	/* wherever it stands, among code that is fused, dropped, aligned or long */
+	for (unsigned int n = 0; n < 30; n++) {
+		begin(&m);
+		PUT(&m, MOV(3, 0), MOV32(9, IN));
+		for (unsigned int i = 0; i < 30; i++) {
+			if (i == n)
+				PUT(&m, LOAD(BPF_B, 4, 3, 77));
+			PUT(&m, MOVR(5, 6), ADD(5, 1), ADD(7, 0), LOAD(BPF_DW, 6, 9, 0),
+			    INSN(BPF_ALU64 | BPF_DIV | BPF_X, 5, 6, 1, 0),
+			    INSN(BPF_JMP | BPF_JEQ | BPF_K, 5, 0, 1, 5), MOV(5, 6));
+		}
+		end(&m);
+		same_on_both(&m, false);
+		assert_int_equal(seen[1].code, -EFAULT);
+		assert_int_equal(seen[1].insn, 22 + 7 * n);
+		assert_int_equal(seen[1].address, 77);
+	}
+}
+
+static void atomics_on_any_registers(void **state)
+{
+	static const int32_t ops[] = {
+		BPF_ADD,
+		BPF_OR,
+		BPF_AND,
+		BPF_XOR,
+		BPF_ADD | BPF_FETCH,
+		BPF_OR | BPF_FETCH,
+		BPF_AND | BPF_FETCH,
+		BPF_XOR | BPF_FETCH,
+		BPF_XCHG,
+		BPF_CMPXCHG,
+	};
+	struct maker m;
+
+	for (unsigned int base = 0; base < 10; base++)
+		for (unsigned int reg = 0; reg < 10; reg++) {
+			begin(&m);
+			for (unsigned int k = 0; k < N_ELEMS(ops) * 2; k++) {
+				unsigned int size = k % 2 ? BPF_W : BPF_DW;
+
+				/* misaligned, across a cache line, at times where r0 matches */
+				if (k % 3 && base != 0)
+					PUT(&m, MOV32(base, IN + 61), LOAD(size, 0, base, 0));
+				PUT(&m, MOV32(base, IN + 61),
+				    ATOMIC(size, base, 0, reg, ops[k / 2]),
+				    ATOMIC(size, base == reg ? 10 : base, base == reg ? -12 : 4096,
+					   reg, ops[k / 2]));
+			}
+			end(&m);
+			same_on_both(&m, false);
+		}
+}
+
+static void atomics_need_a_page_they_may_write(void **state)
+{
+	static const int32_t ops[] = {BPF_ADD, BPF_XOR | BPF_FETCH, BPF_XCHG, BPF_CMPXCHG};
+	struct maker m;
+
+	for (size_t i = 0; i < N_ELEMS(ops); i++)
+		for (int at = -16; at < 8; at++) {
+			begin(&m);
+			PUT(&m, MOV32(3, sbpf_window_offset(SBPF_WIN_ARG) + SBPF_PAGE),
+			    ATOMIC(BPF_DW, 3, at, 4, ops[i]));
+			end(&m);
+			same_on_both(&m, false);
+			assert_int_equal(seen[1].code, -EFAULT);
+			assert_int_equal(
+				seen[1].address & ~7ull,
+				sbpf_window_offset(SBPF_WIN_ARG) + SBPF_PAGE +
+					(uint64_t)(int64_t)(at < -7 ? at & ~7
+								    : at & ~7 & (at < 0 ? 0 : ~0)));
+		}
+}
+
+/* ---- calls ---- */
+
+/* Down through 16 functions that save different registers and have different frames. */
+static void put_chain(struct maker *m, unsigned int depth, int frame)
+{
+	for (unsigned int f = 0; f < depth; f++) {
+		for (unsigned int r = 6; r < 10; r++)
+			if (f >> (r - 6) & 1)
+				PUT(m, MOV(r, (int32_t)(100 * f + r)));
+		/* the frame is zero at first; then dirt for the next to find */
+		for (int at = 8; at <= frame; at += 8)
+			PUT(m, LOAD(BPF_DW, 3, 10, -at), JEQ(3, 0, 2), MOV(0, -100000), EXIT,
+			    STOREI(BPF_DW, 10, -at, -1));
+		if (f + 1 < depth)
+			PUT(m, CALL(2), ADD(0, (int32_t)f), EXIT);
+		else
+			PUT(m, MOV(2, 0), MOV(1, 0), HELPER(H_TRACE), MOV(0, 7), EXIT);
+	}
+}
+
+static void check_alignment(void *arg, const char *text, size_t len)
+{
+	unsigned int *calls = arg;
+
+	*calls += 1;
+	assert_int_equal((uintptr_t)__builtin_frame_address(0) % 16, 0);
+}
+
+static void calls_keep_registers_frames_and_the_stack(void **state)
+{
+	static const int frames[] = {16, 32, 128, 256, 272, 1024};
+
+	for (size_t i = 0; i < N_ELEMS(frames); i++)
+		for (unsigned int depth = 2; depth <= 14; depth++) {
+			struct sbpf_program *prog;
+			struct sbpf_sandbox *sb;
+			struct sbpf_error err;
+			uint64_t fuel = 0;
+			struct maker m = {.n = 0};
+
+			/* twice, so that the second chain finds the frames of the first */
+			PUT(&m, MOVR(6, 1), MOV(7, 77), MOV(8, 88), MOV(9, 99), CALL(9), CALL(8),
+			    ADDR(0, 7), ADDR(0, 8), ADDR(0, 9), ADDR(0, 6),
+			    STOREI(BPF_DW, 10, -frames[i], 5), LOAD(BPF_DW, 1, 10, -frames[i]),
+			    ADDR(0, 1), EXIT);
+			put_chain(&m, depth, frames[i]);
+			prog = assemble(m.insns, m.n);
+			sb = take(prog);
+			EACH_TIER(tier)
+			{
+				struct sbpf_call call = a_call(tier, 1000, 0);
+				unsigned int traced = 0;
+
+				call.trace = check_alignment;
+				call.trace_arg = &traced;
+				expect(sb, &call, 0, &err);
+				assert_int_equal(traced, 2);
+				assert_int_equal(call.r0, 1000 + 77 + 88 + 99 + 5 + 7 +
+								  (depth - 1) * (depth - 2) / 2);
+				if (tier != SBPF_TIER_INTERP)
+					assert_int_equal(call.fuel_used, fuel);
+				fuel = call.fuel_used;
+			}
+			sbpf_sandbox_put(sb);
+			sbpf_program_unref(prog);
+		}
+}
+
+/* ---- the thread and the process ---- */
+
+static uint64_t gs_base(void)
+{
+	uint64_t base = 0;
+
+	syscall(SYS_arch_prctl, ARCH_GET_GS, &base);
+	return base;
+}
+
+static void run_inner(void *arg, const char *text, size_t len)
+{
+	struct sbpf_program *prog = ASSEMBLE(MOV32(1, IN), STOREI(BPF_B, 1, 0, 1), MOV(2, 0),
+					     LOAD(BPF_B, 0, 2, 0), EXIT);
+	struct sbpf_sandbox *sb = take(prog);
+	struct sbpf_call call = a_call(SBPF_TIER_TEMPLATE, 0, 0);
+	struct sbpf_error err;
+
+	assert_int_equal(sbpf_sandbox_resize(sb, SBPF_WIN_IN, 1), 0);
+	expect(sb, &call, -EFAULT, &err);
+	assert_int_equal(err.insn, 4 - 1);
+	sbpf_sandbox_put(sb);
+	sbpf_program_unref(prog);
+}
+
+static void the_segment_base_is_put_back_however_a_call_ends(void **state)
+{
+	static uint64_t mine[2];
+	struct sbpf_program *prog =
+		ASSEMBLE(MOVR(6, 1), MOVR(7, 2), MOV(1, 0), MOV(2, 0), HELPER(H_TRACE),
+			 LOAD(BPF_B, 0, 6, 0), JNE(7, 0, -5), EXIT);
+	struct sbpf_sandbox *sb = take(prog);
+	uint64_t before = gs_base();
+	struct sbpf_error err;
+
+	assert_int_equal(sbpf_sandbox_resize(sb, SBPF_WIN_IN, 1), 0);
+	*(uint8_t *)sbpf_sandbox_ptr(sb, SBPF_WIN_IN) = 42;
+	for (int end = 0; end < 4; end++) {
+		/* by itself, by a fault, out of fuel, a run inside the run */
+		static const int codes[] = {0, -EFAULT, -ETIME, 0};
+		struct sbpf_call call = a_call(SBPF_TIER_TEMPLATE, end == 1 ? 5 : IN, end == 2);
+
+		call.trace = end == 3 ? run_inner : NULL;
+		syscall(SYS_arch_prctl, ARCH_SET_GS, mine);
+		expect(sb, &call, codes[end], &err);
+		assert_true(gs_base() == (uint64_t)(uintptr_t)mine);
+		if (!codes[end])
+			assert_int_equal(call.r0, 42);
+	}
+	syscall(SYS_arch_prctl, ARCH_SET_GS, before);
+	sbpf_sandbox_put(sb);
+	sbpf_program_unref(prog);
+}
+
+/* Lines of /proc/self/maps whose rights contain @right1 and @right2. */
+static unsigned int pages_with(char right1, char right2)
+{
+	FILE *maps = fopen("/proc/self/maps", "r");
+	char line[512], rights[8];
+	unsigned int n = 0;
+
+	assert_non_null(maps);
+	while (fgets(line, sizeof(line), maps))
+		if (sscanf(line, "%*s %4s", rights) == 1)
+			n += strchr(rights, right1) && strchr(rights, right2);
+	fclose(maps);
+	return n;
+}
+
+static void no_page_is_writable_and_executable(void **state)
+{
+	unsigned int executable = pages_with('x', 'x');
+	struct sbpf_program *prog = ASSEMBLE(MOV(0, 0), EXIT);
+
+	assert_int_equal(pages_with('w', 'x'), 0);
+	assert_int_equal(sbpf_program_compile(prog, SBPF_TIER_TEMPLATE, NULL, NULL), 0);
+	assert_int_equal(pages_with('w', 'x'), 0);
+	assert_int_equal(pages_with('x', 'x'), executable + 1);
+	sbpf_program_unref(prog);
+	assert_int_equal(pages_with('x', 'x'), executable);
+}
+
+static void a_million_instructions_compile_and_run(void **state)
+{
+	struct sbpf_insn *insns = calloc(SBPF_MAX_INSNS, sizeof(*insns));
+	struct sbpf_program *prog;
+	struct sbpf_sandbox *sb;
+	struct sbpf_error err;
+	const uint32_t last = SBPF_MAX_INSNS - 1;
+	uint32_t n = 0;
+
+	assert_non_null(insns);
+	insns[n++] = (struct sbpf_insn)MOV(0, -1);
+	insns[n++] = (struct sbpf_insn)MOV(3, 2);
+	/* the farthest jumps there are, and divisions, the longest code, between them: once around */
+	insns[n++] = (struct sbpf_insn)INSN(BPF_JMP32 | BPF_JA, 0, 0, 0, last - 6);
+	while (n < last - 3)
+		insns[n++] = (struct sbpf_insn)INSN(BPF_ALU64 | BPF_DIV | BPF_X, 0, 3, 1, 0);
+	insns[n++] = (struct sbpf_insn)ADD(0, 1);
+	insns[n++] = (struct sbpf_insn)INSN(BPF_JMP | BPF_JSGT | BPF_K, 0, 0, 1, 0);
+	insns[n++] = (struct sbpf_insn)INSN(BPF_JMP32 | BPF_JA, 0, 0, 0, 3 - last);
+	insns[n] = (struct sbpf_insn)EXIT;
+	prog = assemble(insns, SBPF_MAX_INSNS);
+	sb = take(prog);
+	EACH_TIER(tier)
+	{
+		struct sbpf_call call = a_call(tier, 0, 0);
+
+		call.fuel = 10 * SBPF_MAX_INSNS;
+		expect(sb, &call, 0, &err);
+		assert_int_equal(call.r0, 1);
+		assert_int_equal(call.fuel_used, SBPF_MAX_INSNS + last - 3);
+	}
+	sbpf_sandbox_put(sb);
+	sbpf_program_unref(prog);
+	free(insns);
+}
+
+static int without_bmi2_and_fsgsbase(void **state)
+{
+	sbpf_x86_64_plain = true;
+	return 0;
+}
+
+static int with_all_the_machine_has(void **state)
+{
+	sbpf_x86_64_plain = false;
+	return 0;
+}
+
+#define ON_AN_OLD_MACHINE(f) \
+	{#f "_on_an_old_machine", f, without_bmi2_and_fsgsbase, with_all_the_machine_has, NULL}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(arithmetic_between_any_two_registers),
+		cmocka_unit_test(arithmetic_with_any_constant),
+		cmocka_unit_test(moves_negations_and_swaps),
+		cmocka_unit_test(fused_neighbours),
+		cmocka_unit_test(conditions_on_any_two_registers),
+		cmocka_unit_test(conditions_on_any_constant),
+		cmocka_unit_test(flags_are_of_the_right_width),
+		cmocka_unit_test(jumps_over_any_distance),
+		cmocka_unit_test(loads_and_stores_of_any_size_register_and_offset),
+		cmocka_unit_test(addresses_wrap_at_4_gib),
+		cmocka_unit_test(a_fault_names_its_instruction),
+		cmocka_unit_test(atomics_on_any_registers),
+		cmocka_unit_test(atomics_need_a_page_they_may_write),
+		cmocka_unit_test(calls_keep_registers_frames_and_the_stack),
+		cmocka_unit_test(the_segment_base_is_put_back_however_a_call_ends),
+		cmocka_unit_test(no_page_is_writable_and_executable),
+		cmocka_unit_test(a_million_instructions_compile_and_run),
+		ON_AN_OLD_MACHINE(arithmetic_between_any_two_registers),
+		ON_AN_OLD_MACHINE(the_segment_base_is_put_back_however_a_call_ends),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
