@@ -68,7 +68,7 @@ LAMBDA_INLINE_ uint64_t csv_equal(uint64_t x, uint64_t byte)
 	return ~(((x & CSV_EACH(0x7full)) + CSV_EACH(0x7full)) | x) & CSV_EACH(0x80ull);
 }
 
-/* The number of bytes below the lowest that is marked in @mask, which is not 0. */
+/* How many bytes there are up to the lowest that is marked in @mask, it included; @mask is not 0. */
 LAMBDA_INLINE_ uint64_t csv_lowest(uint64_t mask)
 {
 	return (((mask - 1) & ~mask & CSV_EACH(1)) * CSV_EACH(1)) >> 56;
@@ -89,7 +89,7 @@ LAMBDA_INLINE_ const uint8_t *csv_skip(const struct csv *csv, const uint8_t *p, 
 		if (found >= n) {
 			while (--n)
 				mask &= mask - 1;
-			return p + csv_lowest(mask) + 1;
+			return p + csv_lowest(mask);
 		}
 		n -= (uint32_t)found;
 		p += 8;

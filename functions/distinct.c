@@ -4,7 +4,7 @@
  *
  * Reads: lines; with column=N (from 1) the cells in that column (csv.h says what a cell is).
  * Returns: one row, estimate:u64, by HyperLogLog with 2^14 registers: the standard error is 0.81 %, so 95 of
- * 100 estimates are within 1.6 % and practically all within 3 %.  Small numbers are counted more exactly.
+ * 100 estimates are within 1.6 % and practically all within 3 %; small numbers are nearly exact.
  * A line without the column is not counted.
  */
 #include "csv.h"
@@ -16,7 +16,7 @@ LAMBDA_ARGS("column:u32=0 delimiter:text=, quotes:u8=1");
 
 #define BITS      14
 #define REGISTERS (1u << BITS)
-#define RANK_MAX  49 /* ranks above count as this: a sum of REGISTERS × 2^RANK_MAX is 2^63 */
+#define RANK_MAX  (64 - BITS + 1)
 
 struct sketch {
 	uint8_t rank[REGISTERS];
@@ -81,54 +81,57 @@ LAMBDA_MERGE(distinct, struct sketch)
 	return 0;
 }
 
-/* log2 of n > 0 in units of 2^-24. */
-static inline uint64_t log2_24(uint64_t n)
-{
-	uint64_t result = 0, x = n << 17; /* n < 2^15, so x < 2^32 */
-	int whole = 14;
+#define POINT 32 /* binary places of the fractions below: REGISTERS² × 2^32 fits */
 
-	for (; !(x >> 31); x <<= 1)
-		whole--;
-	for (int i = 0; i < 24; i++) { /* 1 <= x / 2^31 < 2 */
-		x = x * x >> 31;
-		result <<= 1;
-		if (x >> 32) {
-			x >>= 1;
-			result |= 1;
-		}
+/* The upper half of a × b. */
+static inline uint64_t multiply_high(uint64_t a, uint64_t b)
+{
+	uint64_t a1 = a >> 32, a0 = (uint32_t)a, b1 = b >> 32, b0 = (uint32_t)b;
+	uint64_t middle = a1 * b0 + (a0 * b0 >> 32), other = a0 * b1 + (uint32_t)middle;
+
+	return a1 * b1 + (middle >> 32) + (other >> 32);
+}
+
+/*
+ * REGISTERS × sigma(empty / REGISTERS), sigma(x) = x + sum of x^(2^k) × 2^(k - 1) for k >= 1; empty < REGISTERS.
+ */
+static inline uint64_t sigma(uint64_t empty)
+{
+	uint64_t x = empty << (64 - BITS), sum = empty << POINT;
+
+	for (uint64_t k = 0; x; k++) {
+		x = multiply_high(x, x);
+		sum += (x >> (64 - POINT)) << k << BITS;
 	}
-	return ((uint64_t)whole << 24) + result;
+	return sum;
 }
 
-/* alpha × REGISTERS² / sum of 2^-rank, in integers.  alpha = 0.7213 / (1 + 1.079 / REGISTERS) */
-static inline uint64_t harmonic(const struct sketch *st)
-{
-	const uint64_t alpha_63 = 6652380144825911296ull; /* alpha × 2^63 */
-	uint64_t sum = 0, quotient;
-	int shift = 0;
-
-	for (uint32_t i = 0; i < REGISTERS; i++)
-		sum += 1ull << (RANK_MAX - (st->rank[i] < RANK_MAX ? st->rank[i] : RANK_MAX));
-	for (; !(sum >> 62); sum <<= 1)
-		shift++;
-	/* alpha × 2^28 × 2^49 × 2^shift / sum */
-	quotient = alpha_63 / (sum >> 32);
-	return shift >= 18 ? quotient << (shift - 18) : quotient >> (18 - shift);
-}
-
+/*
+ * O. Ertl, "New cardinality estimation algorithms for HyperLogLog sketches", 2017, algorithm 6: without bias for
+ * few values and for many.  What it does for registers at their limit is left out: 2^60 values are needed.
+ */
 LAMBDA_FINISH(distinct, struct sketch)
 {
-	const uint64_t ln2_32 = 2977044472ull; /* ln 2 × 2^32 */
-	uint64_t estimate = harmonic(st), empty = 0;
+	const uint64_t alpha_63 = 6653256548922161152ull; /* 2^63 / (2 × ln 2) */
+	uint64_t count[RANK_MAX + 1] = {0}, sum = 0, estimate = 0;
+	uint64_t shift = 0;
 
 	if (ctx->out_cap < 8)
 		return -ENOSPC;
 	for (uint32_t i = 0; i < REGISTERS; i++)
-		empty += !st->rank[i];
-	/* few values: registers × ln(registers / empty ones) is nearer */
-	if (empty && estimate <= REGISTERS * 5 / 2)
-		estimate =
-			((((uint64_t)BITS << 24) - log2_24(empty)) * ln2_32 + (1ull << 41)) >> 42;
+		count[st->rank[i] <= RANK_MAX ? st->rank[i] : RANK_MAX]++;
+	if (count[0] < REGISTERS) {
+		for (int rank = RANK_MAX; rank; rank--)
+			sum = (sum + (count[rank] << POINT)) / 2;
+		sum = (sum + sigma(count[0])) | 1;
+		for (; !(sum >> 63); sum <<= 1)
+			shift++;
+		/* alpha × REGISTERS² × 2^POINT × 2^shift / sum, rounded */
+		estimate = alpha_63 / (sum >> 32);
+		shift += 2 * BITS + POINT - 95;
+		estimate = (int64_t)shift >= 0 ? estimate << shift
+					       : ((estimate >> (-shift - 1)) + 1) / 2;
+	}
 	*(uint64_t *)ctx->out = estimate;
 	return 8;
 }

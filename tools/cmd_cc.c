@@ -253,7 +253,7 @@ static int to_ir(const struct job *job, const struct compiler *c, int out)
 	add(&a, "-isystem");
 	add(&a, job->libc);
 	for (const char *const *p = (const char *const[]){"-S", "-emit-llvm", "-o", "-", "-x", "c",
-							  "--", job->source, NULL};
+							  job->source, NULL};
 	     *p; p++)
 		add(&a, *p);
 	return run(&a, -1, out, -1, job->verbose);
@@ -522,7 +522,7 @@ static int parse(struct job *job, int argc, char **argv)
 int cmd_cc(int argc, char **argv)
 {
 	struct job job = {0};
-	char *object = NULL;
+	char *object = NULL, *source = NULL;
 	int ret;
 
 	if (cli_wants_help(argc, argv)) {
@@ -542,8 +542,17 @@ int cmd_cc(int argc, char **argv)
 			return cli_fail(ENOMEM, NULL, "cc: out of memory");
 		job.object = object;
 	}
+	if (job.source[0] == '-' ||
+	    job.source[0] == '@') { /* clang would take it for something else */
+		if (asprintf(&source, "./%s", job.source) < 0) {
+			free(object);
+			return cli_fail(ENOMEM, NULL, "cc: out of memory");
+		}
+		job.source = source;
+	}
 	snprintf(job.libc, sizeof(job.libc), "%s/lambdaio/libc", job.include);
 	ret = compile(&job);
+	free(source);
 	free(object);
 	return ret;
 }

@@ -1,0 +1,224 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`lio cc`: plain C becomes a λ-function with every clang there is, and what cannot is said in one place."""
+import os
+import shutil
+import struct
+
+import tap
+from tap import LIO, Skip, run
+
+ENV = {"LIO_INCLUDE": os.path.join(tap.SRC, "include")}
+HEAD = b"""#include <lambdaio/function.h>
+#include <errno.h>
+#include <string.h>
+LAMBDA_RECORD_ANY;
+"""
+
+
+def clangs():
+    found = [c for c in ["clang-%d" % v for v in range(14, 20)] + ["clang"] if shutil.which(c)]
+    if not found:
+        raise Skip("no clang")
+    return found
+
+
+def path(name):
+    return os.path.join(os.environ["T"], name)
+
+
+def put(name, data):
+    with open(path(name), "wb") as f:
+        f.write(data)
+    return path(name)
+
+
+def cc(source, *args, object_="f.o", env=None):
+    c = put("f.c", source)
+    if os.path.exists(path(object_)):
+        os.remove(path(object_))
+    return run(LIO, "cc", c, "-o", path(object_), *args, env={**ENV, **(env or {})})
+
+
+def answer(source, data, *args):
+    """What the function makes of the data, the same from every clang, instruction set and tier."""
+    results = {}
+    for clang in clangs():
+        for cpu in ("v1", "v2", "v3", None):
+            status, _, err = cc(HEAD + source, "--clang", clang, *(["--mcpu", cpu] if cpu else []))
+            assert status == 0, f"{clang} {cpu}: {err}"
+            for tier in ("interp", "template"):
+                status, out, err = run(LIO, "run", path("f.o"), put("data", data), *args, "--raw", "--tier", tier)
+                assert status in (0, 1), f"{clang} {cpu} {tier}: {err}"
+                results[clang, cpu, tier] = out
+    assert len(set(results.values())) == 1, results
+    return out
+
+
+def refused(*expected, source=HEAD, args=(), env=None):
+    status, out, err = cc(source, *args, env=env)
+    assert status == 2 and out == b"", (status, err)
+    for text in expected:
+        assert text in err, f"{text!r} is not in {err!r}"
+    assert not os.path.exists(path("f.o")), "an object was left behind"
+    return err
+
+
+def test_memcpy_of_any_length_compiles_and_copies():
+    data = bytes(range(256)) * 20
+    assert answer(b"""LAMBDA_MAP(f) { if (ctx->out_cap < ctx->in_len) return -ENOSPC;
+        memcpy(ctx->out, ctx->in, ctx->in_len); return ctx->in_len; }""", data) == data
+
+
+def test_memmove_that_overlaps_moves():
+    data = bytes(range(200))
+    assert answer(b"""LAMBDA_MAP(f) { if (ctx->out_cap < 200) return -ENOSPC;
+        memcpy(ctx->out, ctx->in, 200); memmove(ctx->out + 3, ctx->out, ctx->in_len - 3);
+        memmove(ctx->out + 101, ctx->out + 100, 60); return 200; }""", data) == \
+        (lambda b: b[:101] + b[100:160] + b[161:])(data[:3] + data[:197])
+
+
+def test_zeroing_and_filling_loops_compile():
+    assert answer(b"""LAMBDA_MAP(f) { uint64_t n = ctx->in_len; if (ctx->out_cap < 2 * n + 300) return -ENOSPC;
+        for (uint64_t i = 0; i < n; i++) ctx->out[i] = 0;
+        for (uint32_t i = 0; i < (uint32_t)n; i++) ctx->out[n + i] = ctx->in[0];
+        memset(ctx->out + 2 * n, (int)ctx->in[1], 100); memset(ctx->out + 2 * n + 100, 9, 200);
+        return 2 * n + 300; }""", b"ab" + bytes(700)) == bytes(702) + b"a" * 702 + b"b" * 100 + b"\x09" * 200
+
+
+def test_large_structures_are_copied():
+    data = bytes(i * 7 % 251 for i in range(3000))
+    assert answer(b"""struct big { char x[3000]; }; static struct big table;
+        LAMBDA_MAP(f) { if (ctx->out_cap < 3000) return -ENOSPC;
+        table = *(struct big *)ctx->in; *(struct big *)ctx->out = table; return 3000; }""", data) == data
+
+
+def test_misaligned_fields_are_read_and_written():
+    data = bytes(range(1, 33))
+    want = struct.pack("<QIHi", *struct.unpack_from("<QIHi", data, 1))
+    assert answer(b"""struct __attribute__((packed)) row { char c; uint64_t a; uint32_t b; uint16_t h; int32_t i; };
+        struct __attribute__((packed)) out { uint64_t a; uint32_t b; uint16_t h; int32_t i; };
+        LAMBDA_MAP(f) { if (ctx->out_cap < 18) return -ENOSPC; struct row *r = (struct row *)ctx->in;
+        *(struct out *)ctx->out = (struct out){r->a, r->b, r->h, r->i}; return 18; }""", data) == want
+
+
+def test_comparisons_and_searches_of_the_c_library_work():
+    assert answer(b"""#include <ctype.h>
+        #include <stdlib.h>
+        #include <inttypes.h>
+        LAMBDA_MAP(f) { const char *s = (const char *)ctx->in; uint8_t *o = ctx->out;
+        if (ctx->out_cap < 10) return -ENOSPC;
+        o[0] = strlen(s); o[1] = strcmp(s, "needle") == 0; o[2] = strncmp(s, "need", 4) == 0;
+        o[3] = (char *)memchr(s, 'd', ctx->in_len) - s; o[4] = (char *)memmem(s, 6, "dle", 3) - s;
+        o[5] = memcmp(s, "needlf", 6) < 0; o[6] = memcmp(s, s + 7, ctx->in_len - 7) == 0;
+        o[7] = toupper(s[0]); o[8] = isspace(' ') && !isdigit('x') && ispunct('.'); o[9] = abs(-(int)ctx->in_len);
+        return 10; }""", b"needle\0needle\0") == bytes([6, 1, 1, 3, 3, 1, 1, ord("N"), 1, 14])
+
+
+def c_divide(a, b):
+    q = abs(a) // abs(b)
+    return q if (a < 0) == (b < 0) else -q
+
+
+def test_signed_division_rounds_towards_zero_in_every_instruction_set():
+    values = [0, 1, -1, 7, -7, 10, -10, 255, -256, 2**31 - 1, -2**31, 2**31, 2**63 - 1, -2**63, 123456789]
+    cases = [(a, b) for a in values for b in values if b and not (a == -2**63 and b == -1)]
+    data = b"".join(struct.pack("<2q", a, b) for a, b in cases)
+    want = b""
+    for a, b in cases:
+        a32, b32 = [(v + 2**31) % 2**32 - 2**31 for v in (a, b)]
+        q32 = c_divide(a32, b32) if b32 and not (a32 == -2**31 and b32 == -1) else 0
+        want += struct.pack("<4q", c_divide(a, b), a - b * c_divide(a, b), q32, c_divide(a, 10))
+    assert answer(b"""LAMBDA_MAP(f) { int64_t *p = (int64_t *)ctx->in, *o = (int64_t *)ctx->out;
+        uint64_t n = ctx->in_len / 16; if (ctx->out_cap < 32 * n) return -ENOSPC;
+        for (; n; n--, p += 2, o += 4) { int32_t a = (int32_t)p[0], b = (int32_t)p[1];
+        o[0] = p[0] / p[1]; o[1] = p[0] % p[1];
+        o[2] = b && !(a == INT32_MIN && b == -1) ? a / b : 0; o[3] = p[0] / 10; }
+        return (uint8_t *)o - ctx->out; }""", data) == want
+
+
+def test_debugging_information_leads_from_a_fault_to_the_line():
+    status, _, err = cc(HEAD + b"LAMBDA_MAP(f)\n{\n\treturn *(char *)96;\n}\n")
+    assert status == 0, err
+    status, out, err = run(LIO, "run", path("f.o"), put("data", b"x"))
+    assert status == 2 and "f.c:7" in err, err
+
+
+def test_the_errors_of_clang_pass_through():
+    err = refused("f.c:5:", "undeclared_thing", source=HEAD + b"LAMBDA_MAP(f) { return undeclared_thing; }")
+    assert "lio:" not in err
+
+
+def test_an_object_that_would_not_load_is_refused_at_once_with_its_line():
+    refused("lio: ", "not_a_helper", source=HEAD + b"int not_a_helper(void);\nLAMBDA_MAP(f) { return not_a_helper(); }")
+    refused("lio: ", "f.c:", source=HEAD + b"static int64_t f2(int64_t n);\n"
+            b"__attribute__((noinline)) static int64_t f1(int64_t n) { return n < 2 ? n : f2(n - 1) * n; }\n"
+            b"__attribute__((noinline)) static int64_t f2(int64_t n) { return f1(n - 1) + f1(n - 2); }\n"
+            b"LAMBDA_MAP(f) { return f1(ctx->in_len); }")
+    refused("lio: ", source=HEAD + b'LAMBDA_OUTPUT("max:int");\nLAMBDA_MAP(f) { return 0; }')
+
+
+def test_a_program_that_is_no_lambda_function_compiles_too():
+    status, _, err = cc(b"#include <stdint.h>\nuint64_t entry(uint64_t *p, uint64_t n)\n"
+                        b"{ uint64_t s = 0; for (uint64_t i = 0; i < n; i++) s += p[i]; return s; }\n")
+    assert status == 0, err
+
+
+def test_a_failure_leaves_the_old_object_alone():
+    put("old.o", b"old")
+    status, _, _ = run(LIO, "cc", put("f.c", b"syntax error"), "-o", path("old.o"), env=ENV)
+    with open(path("old.o"), "rb") as f:
+        assert status == 2 and f.read() == b"old"
+
+
+def test_no_temporary_file_is_left_behind():
+    os.makedirs(path("tmp"), exist_ok=True)
+    before = sorted(os.listdir(os.environ["T"]) + ["f.o", "f.c"])
+    for source in (HEAD + b"LAMBDA_MAP(f) { return 0; }", b"syntax error"):
+        cc(source, env={"TMPDIR": path("tmp")})
+    assert os.listdir(path("tmp")) == []
+    assert set(os.listdir(os.environ["T"])) <= set(before)
+
+
+def test_file_names_are_never_taken_for_options_or_commands():
+    source = HEAD + b"LAMBDA_MAP(f) { return 0; }"
+    for name in ("a b.c", "-v.c", "$(touch pwned).c", ";id.c"):
+        put(name, source)
+        status, _, err = run("sh", "-c", 'cd "$T" && exec "$0" cc -o out.o -- "$1"', os.path.abspath(LIO), name, env=ENV)
+        assert status == 0 and not os.path.exists(path("pwned")), (name, err)
+
+
+def test_the_object_is_named_for_the_source_in_the_current_directory():
+    os.makedirs(path("dir"), exist_ok=True)
+    put("dir/named.c", HEAD + b"LAMBDA_MAP(f) { return 0; }")
+    status, _, err = run("sh", "-c", 'cd "$T" && exec "$0" cc dir/named.c', os.path.abspath(LIO), env=ENV)
+    assert status == 0 and os.path.isfile(path("named.o")), err
+
+
+def test_definitions_and_directories_reach_the_compiler():
+    os.makedirs(path("inc"), exist_ok=True)
+    put("inc/mine.h", b"#define BYTE 'q'\n")
+    status, _, err = cc(HEAD + b"#include <mine.h>\nLAMBDA_MAP(f) { *ctx->out = BYTE; return N; }", "-I", path("inc"),
+                        "-DN=1")
+    assert status == 0, err
+    status, out, err = run(LIO, "run", path("f.o"), put("data", b"x"))
+    assert (status, out) == (0, b"q"), err
+
+
+def test_a_clang_can_be_named_and_what_is_none_is_said():
+    clang = shutil.which(clangs()[-1])
+    source = HEAD + b"LAMBDA_MAP(f) { return 0; }"
+    assert cc(source, "--clang", clang)[0] == 0
+    assert cc(source, env={"LIO_CLANG": clang})[0] == 0
+    refused("no_such_clang", source=source, args=("--clang", "no_such_clang"))
+    refused("/bin/false", source=source, args=("--clang", "/bin/false"))
+    refused("install clang", source=source, env={"PATH": path("nothing")})
+
+
+def test_wrong_usage_is_one_line():
+    for argv in ((), ("a.c", "b.c"), ("a.c", "-o"), ("a.c", "--mcpu", "v5"), ("a.c", "--no-such"), ("nothing.c",)):
+        status, out, err = run(LIO, "cc", *argv)
+        assert (status, out) == (2, b"") and err.count("\n") == 1 and err.startswith("lio: "), (argv, err)
+
+
+if __name__ == "__main__":
+    tap.main()
