@@ -542,8 +542,7 @@ int cmd_cc(int argc, char **argv)
 			return cli_fail(ENOMEM, NULL, "cc: out of memory");
 		job.object = object;
 	}
-	if (job.source[0] == '-' ||
-	    job.source[0] == '@') { /* clang would take it for something else */
+	if (job.source[0] == '-') { /* clang would take it for an option */
 		if (asprintf(&source, "./%s", job.source) < 0) {
 			free(object);
 			return cli_fail(ENOMEM, NULL, "cc: out of memory");
