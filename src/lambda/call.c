@@ -17,7 +17,7 @@
  * From this size on input is mapped where the source can, below it is read into the window: a mapping
  * costs system calls and page faults that a small copy does not (docs/io.md has the measurements).
  */
-#define MAP_MIN (128u << 10)
+#define MAP_MIN (512u << 10)
 /* Heaps up to this are cleared in place rather than dropped and faulted in again. */
 #define HEAP_CLEAR (256u << 10)
 

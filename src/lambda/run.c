@@ -351,6 +351,7 @@ static int run_finish(struct worker *w)
 	int64_t r0 = -ENOSPC;
 	int rc = state_merged(w, true);
 
+	m->span_fuel = 0;
 	for (c.out_cap = min_u64(SBPF_PAGE, most); !rc; c.out_cap = min_u64(2 * c.out_cap, most)) {
 		rc = state_load(m);
 		if (!rc)
