@@ -32,8 +32,8 @@ int cmd_features(int argc, char **argv)
 					       cli_json_text(f.missing, strlen(f.missing)));
 			json_object_array_add(rows, o);
 		} else {
-			printf("%-18s %-4s%s%s\n", f.name, f.available ? "yes" : "no",
-			       f.missing[0] ? " " : "", f.missing);
+			printf(f.missing[0] ? "%-18s %-4s %s\n" : "%-18s %s\n", f.name,
+			       f.available ? "yes" : "no", f.missing);
 		}
 	}
 	return cli.json ? cli_print_json(doc) : cli_flush();

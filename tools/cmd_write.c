@@ -13,12 +13,13 @@
 /* Open FILE to write; *made says that it did not exist before. */
 static int open_target(const char *path, struct lio_file **out, bool *made)
 {
+	struct stat st;
 	int err;
 
 	*made = false;
-	if (strcmp(path, "-") == 0)
+	if (strcmp(path, "-") == 0 || (stat(path, &st) == 0 && S_ISFIFO(st.st_mode)))
 		return cli_fail(ESPIPE, "use lio run and a redirection",
-				"write: \"-\" has no offset to write at");
+				"write: %s: a stream has no offset to write at", path);
 	err = lio_open(path, O_WRONLY, 0, out);
 	if (err == -ENOENT) {
 		err = lio_open(path, O_WRONLY | O_CREAT, 0666, out);

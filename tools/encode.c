@@ -12,6 +12,8 @@
 
 #include "lio.h"
 
+#define TEXT_MAX (1u << 30) /* json-c counts a string in an int, base64 is 4/3 of it */
+
 /* Length of the UTF-8 sequence at @p (RFC 3629: no overlong forms, no surrogates), 0 if it is none. */
 static size_t utf8(const uint8_t *p, size_t len)
 {
@@ -69,7 +71,9 @@ json_object *cli_json_text(const void *p, size_t len)
 	json_object *o, *s;
 	char *text;
 
-	if (len <= INT32_MAX && is_utf8(p, len))
+	if (len > TEXT_MAX)
+		return NULL;
+	if (is_utf8(p, len))
 		return json_object_new_string_len(p, (int)len);
 	text = malloc(len / 3 * 4 + 5);
 	if (!text)

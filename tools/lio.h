@@ -208,7 +208,7 @@ int cli_print_json(json_object *doc);
 int cli_flush(void);
 /* The error line of a failed write to standard output. */
 int cli_fail_stdout(int err);
-/* @len bytes as a JSON string, or {"bytes_base64": …} where they are not UTF-8. */
+/* @len bytes as a JSON string, or {"bytes_base64": …} where they are not UTF-8; NULL: too long, no memory. */
 json_object *cli_json_text(const void *p, size_t len);
 /* The packed value of a field, all of which is at @p. */
 json_object *cli_json_value(const struct lambda_field *field, const uint8_t *p);

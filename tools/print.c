@@ -406,8 +406,13 @@ static int row_json(struct printer *p, const uint8_t *row, size_t len)
 		return -ENOMEM;
 	for (size_t c = 0; c < p->schema->n_fields; c++) {
 		const struct lambda_field *field = &p->schema->fields[c];
+		json_object *value = cli_json_value(field, row + at);
 
-		json_object_object_add(o, field->name, cli_json_value(field, row + at));
+		json_object_object_add(o, field->name, value);
+		if (!value && field->type != LAMBDA_F64) { /* only a number can be null */
+			json_object_put(o);
+			return -ENOMEM;
+		}
 		at += (size_t)lambda_field_extent(field, row + at, len - at);
 	}
 	put_element(p, o);
@@ -610,10 +615,14 @@ int printer_write(void *printer, const void *data, size_t len)
 	return check_stream(p);
 }
 
-static void end_json(struct printer *p, json_object *tail)
+static int end_json(struct printer *p, json_object *tail)
 {
 	if (p->pending.len && p->schema->shape == LAMBDA_SHAPE_TEXT) {
-		put_element(p, cli_json_text(p->pending.p, p->pending.len));
+		json_object *o = cli_json_text(p->pending.p, p->pending.len);
+
+		if (!o)
+			return -ENOMEM;
+		put_element(p, o);
 		p->unended = true;
 		p->pending.len = 0;
 	} else if (p->schema->shape == LAMBDA_SHAPE_BYTES) {
@@ -626,6 +635,7 @@ static void end_json(struct printer *p, json_object *tail)
 	if (tail)
 		put_members(p->to, tail, false);
 	fputs("}\n", p->to);
+	return 0;
 }
 
 int printer_end(struct printer *p, json_object *tail)
@@ -639,7 +649,7 @@ int printer_end(struct printer *p, json_object *tail)
 		return p->err;
 	begin(p);
 	if (p->mode == PRINT_JSON)
-		end_json(p, tail);
+		p->err = end_json(p, tail);
 	if (p->mode == PRINT_HEX && p->pending.len)
 		hex_line(p, p->pending.p, p->pending.len);
 	if (p->mode == PRINT_TABLE && p->any)
