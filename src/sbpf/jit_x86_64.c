@@ -23,8 +23,9 @@
 
 #define HWCAP2_FSGSBASE 2u /* <asm/hwcap2.h>: the kernel lets programs write segment bases */
 #define FUNC_ALIGN      16u
-#define LOOP_ALIGN      64u /* a line of the decoded-instruction cache; with 32 a tight loop loses a tenth */
-#define ZERO_UNROLLED   256u /* bytes of frame zeroed without a loop */
+#define LOOP_ALIGN \
+	64u /* a line of the decoded-instruction cache; with 32 a tight loop loses a tenth */
+#define ZERO_UNROLLED 256u /* bytes of frame zeroed without a loop */
 
 bool sbpf_x86_64_plain;
 
@@ -294,6 +295,14 @@ static uint32_t jump(struct jit *j, uint32_t pc)
 	return 1;
 }
 
+/* Registers of @mask that nobody wrote, where that may be seen. */
+static void zero_unset(struct jit *j, uint32_t mask)
+{
+	for (unsigned int r = 0; j->prog->zero_unset && r < 10; r++)
+		if (mask >> r & 1)
+			jit_const(j, jit_host[r], 0);
+}
+
 /* r11 is the caller's to save, and its push aligns the stack. */
 static void helper_call(struct jit *j, const struct sbpf_insn *insn, uint32_t pc)
 {
@@ -313,6 +322,7 @@ static void helper_call(struct jit *j, const struct sbpf_insn *insn, uint32_t pc
 	jit_call_far(j, (uintptr_t)helper->fn);
 	jit_pop(j, JIT_EXEC);
 	jit_exec(j, true, 0x8b, JIT_FUEL, offsetof(struct sbpf_exec, fuel));
+	zero_unset(j, 0x3e);
 }
 
 static void local_call(struct jit *j, uint32_t pc)
@@ -327,6 +337,7 @@ static void local_call(struct jit *j, uint32_t pc)
 	jit_near(j, 0xe8, j->func_at[callee(prog, pc)]);
 	if (frame)
 		jit_alu_ri(j, false, ALU_ADD, RBP, (int32_t)frame);
+	zero_unset(j, 0x3e);
 }
 
 /* ---- functions ---- */
@@ -381,8 +392,10 @@ static void prologue(struct jit *j)
 			jit_push(j, saved_regs[i]);
 	if (wants_filler(j))
 		jit_push(j, RAX);
-	if (flags & JIT_FUNC_CALLED)
+	if (flags & JIT_FUNC_CALLED) {
 		zero_frame(j, (int32_t)func->frame);
+		zero_unset(j, 1 | (uint32_t)func->writes << 6);
+	}
 	jit_flush(j);
 }
 
@@ -662,6 +675,14 @@ static void x86_leave(struct sbpf_exec *x)
 	gs_exchange((const struct x86_code *)x->code, x->saved_sp);
 }
 
+/* Clang's sanitizers and CFI look for a type in front of what a pointer calls; generated code has none. */
+#if defined(__clang__)
+#define CALLS_GENERATED_CODE __attribute__((no_sanitize("function", "cfi-icall")))
+#else
+#define CALLS_GENERATED_CODE
+#endif
+
+CALLS_GENERATED_CODE
 static uint64_t x86_run(struct sbpf_exec *x, uint32_t func, uint64_t r1, uint64_t r2, uint64_t r10)
 {
 	const struct x86_code *xc = (const struct x86_code *)x->code;
