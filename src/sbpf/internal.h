@@ -162,6 +162,12 @@ struct sbpf_program {
 	uint32_t stack_bytes;
 	uint32_t call_depth;
 	uint64_t helpers; /* bit per helper id */
+	/*
+	 * A register may be read that was written on some paths only ("set if c, used if c").  Then engines
+	 * make what nobody wrote 0: r0 and r3 to r9 at an entry, r0 and r6 to r9 where a local call
+	 * enters its callee, r1 to r5 after each call.
+	 */
+	bool zero_unset;
 
 	/* filled by program.c */
 	pthread_mutex_t lock; /* guards compiling and the pool, not running */

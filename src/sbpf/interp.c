@@ -515,6 +515,8 @@ helper:
 	x->fuel = fuel;
 	r[0] = sbpf_helpers[op->imm].fn(x, r[1], r[2], r[3], r[4], r[5]);
 	fuel = x->fuel;
+	if (prog->zero_unset)
+		memset(&r[1], 0, 5 * sizeof(r[1]));
 	NEXT();
 local: {
 	const struct sbpf_func *callee = &prog->funcs[op->imm];
@@ -526,6 +528,10 @@ local: {
 	memcpy(frame->saved, &r[6], sizeof(frame->saved));
 	r[10] -= prog->funcs[func].frame;
 	memset(base + (uint32_t)(r[10] - callee->frame), 0, callee->frame);
+	if (prog->zero_unset) {
+		r[0] = 0;
+		memset(&r[6], 0, 4 * sizeof(r[6]));
+	}
 	func = (uint32_t)op->imm;
 	GO(op + op->jump);
 }
@@ -534,6 +540,8 @@ leave:
 		const struct frame *frame = &frames[--depth];
 
 		memcpy(&r[6], frame->saved, sizeof(frame->saved));
+		if (prog->zero_unset)
+			memset(&r[1], 0, 5 * sizeof(r[1]));
 		func = frame->func;
 		GO(frame->next);
 	}

@@ -3,12 +3,12 @@
  * verify.c - what can be known about a program before it runs, and what the engines rely on.
  *
  * Owns: the table of encodings, reserved fields, jump and call targets, and the order of all checks;
- * fills insn_flags and funcs[].writes.  verify_flow.c: initialised registers, helpers.  verify_stack.c: frames
+ * fills insn_flags and funcs[].writes.  verify_flow.c: registers; fills helpers and zero_unset.  verify_stack.c: frames
  * and call depth; fills funcs[].frame and .reachable, stack_bytes, call_depth.
  * Does not own: where a pointer leads or how long a loop runs; the sandbox and fuel bound those.
  *
  * Linear: every instruction is looked at a constant number of times (the dataflow revisits one only
- * when it lost a register, so at most 12 times), memory is a few bytes an instruction, nothing
+ * when it lost or gained a register, so at most 23 times), memory is a few bytes an instruction, nothing
  * recurses.  Code that no path reaches must be well-formed but is not asked for more.
  */
 #include <stdlib.h>
@@ -301,9 +301,9 @@ static int allocate(struct verifier *v)
 	v->work = calloc(n, sizeof(*v->work));
 	v->callers = calloc(n, sizeof(*v->callers));
 	v->first_caller = calloc(funcs + 1, sizeof(*v->first_caller));
-	v->no_result = calloc(funcs, sizeof(*v->no_result));
+	v->result = calloc(funcs, sizeof(*v->result));
 	if (v->prog->insn_flags && v->owner && v->state && v->work && v->callers &&
-	    v->first_caller && v->no_result)
+	    v->first_caller && v->result)
 		return 0;
 	return sbpf_fail(v->err, NULL, -ENOMEM, -1, "no memory to verify %u instructions",
 			 v->prog->n_insns);
@@ -331,7 +331,7 @@ int sbpf_verify(struct sbpf_program *prog, struct sbpf_error *err)
 	if (prog->n_insns == 0)
 		return sbpf_fail(err, prog, -EINVAL, -1, "the program has no instructions");
 	ret = verify(&v);
-	free(v.no_result);
+	free(v.result);
 	free(v.first_caller);
 	free(v.callers);
 	free(v.work);

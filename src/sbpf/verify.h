@@ -21,22 +21,33 @@
 #define CLOBBERED (REG(0) | ARGS)
 #define ENTRY     (REG(1) | REG(2) | REG(FP))
 
-/* A state: the registers initialised on every path to an instruction, and two marks. */
-#define REGS    0x07ffu
-#define REACHED 0x0800u
-#define QUEUED  0x1000u
+/*
+ * A state at an instruction: the registers written on every path to it, those written on some path
+ * (SOME(mask)), and two marks.
+ */
+#define EVERY    0x07ffu
+#define SOME(r)  ((uint32_t)(r) << 11)
+#define BOTH(r)  ((uint32_t)(r) | SOME(r))
+#define SOMES(s) ((uint16_t)((s) >> 11 & EVERY))
+#define REACHED  0x400000u
+#define QUEUED   0x800000u
+
+/* Of a function: what its exits that can be reached say about r0. */
+#define NO_RESULT   1u /* one may lack it */
+#define SOME_RESULT 2u /* one may have it */
+#define IS_ENTRY    4u /* whoever runs the program reads r0 */
 
 struct verifier {
 	struct sbpf_program *prog;
 	struct sbpf_error *err;
 	uint32_t *owner; /* function of each instruction */
-	uint16_t *state; /* of each instruction */
+	uint32_t *state; /* of each instruction */
 	uint32_t *work;  /* instructions whose state changed, QUEUED */
 	uint32_t n_work;
 	/* Call instructions by the function they call: f's are [first_caller[f], first_caller[f+1]) */
 	uint32_t *callers;
 	uint32_t *first_caller;
-	bool *no_result; /* function: an exit that can be reached lacks r0 */
+	uint8_t *result; /* of each function: NO_RESULT, SOME_RESULT, IS_ENTRY */
 };
 
 /* ---- the instruction set as a table: verify.c ---- */
@@ -96,7 +107,7 @@ static inline uint32_t callee(const struct verifier *v, uint32_t pc)
 	return v->owner[(int64_t)pc + 1 + v->prog->insns[pc].imm];
 }
 
-/* Which registers are initialised, in every function an entry reaches; needs valid encodings and targets. */
+/* That what is read was written, in every function an entry reaches; needs valid encodings and targets. */
 int sbpf_verify_flow(struct verifier *v);
 /* Frames, recursion and depth; needs to know what is REACHED. */
 int sbpf_verify_stack(struct verifier *v);
