@@ -175,7 +175,7 @@ void *lambda_memmem(const void *hay, uint64_t hay_len, const void *needle, uint6
 uint32_t lambda_crc32c(uint32_t crc, const void *p, uint64_t n);
 /* Absorb n 64-byte blocks into the SHA-256 chaining value h (host-endian words). */
 int lambda_sha256_blocks(uint32_t h[8], const void *blocks, uint64_t n);
-/* A line to the caller's trace sink, if there is one; never part of the output. */
+/* A line (its first 4,096 bytes) to the caller's trace sink, if any; never part of the output. */
 int lambda_trace(const void *text, uint64_t n);
 
 /* XXH3-64 (seed 0), streamed.  All zero is the start.  Every field is checked at each call. */
