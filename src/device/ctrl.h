@@ -1,0 +1,308 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * ctrl.h - the controller's modules and what they owe each other; only src/device and tools/liod include it.
+ *
+ * A few event-loop threads serve everything.  A connection is one queue pair and belongs to one loop for life;
+ * its socket, its commands and its store requests are touched by that thread alone, so the data path has no
+ * lock.  What several queues share (a controller's registers, events, the table of controllers) is behind the
+ * subsystem's mutex and is on slow paths only.
+ *
+ * A command's way: tcp_target.c receives a capsule → ctrl_submit() (execute.c) picks a row of a command table,
+ * which says how much data moves which way → tcp_target.c moves data to the controller first where that is
+ * the direction → the row's handler (admin.c, fabrics.c, discovery.c, nvm.c) → a store request → ctrl_complete() →
+ * tcp_target.c sends data and response.
+ */
+#ifndef DEVICE_CTRL_H
+#define DEVICE_CTRL_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+
+#include "nvme/spec.h"
+
+struct ctrl_server;
+struct ctrl_loop;
+struct ctrl_subsystem;
+struct ctrl_controller;
+struct ctrl_queue;
+struct ctrl_cmd;
+struct ctrl_store;
+
+/* ---- errors while setting up: one line, made where the cause is known ---- */
+
+struct ctrl_error {
+	int code;
+	char text[512];
+};
+int ctrl_fail(struct ctrl_error *err, int code, const char *fmt, ...)
+	__attribute__((format(printf, 3, 4)));
+
+/* ---- limits, one place ---- */
+
+struct ctrl_limits {
+	uint32_t max_connections;   /* of the server */
+	uint32_t max_controllers;   /* of a subsystem */
+	uint16_t max_queue_entries; /* I/O queue depth */
+	uint16_t max_io_queues;     /* of a controller */
+	uint32_t max_transfer;      /* bytes of one command: MDTS */
+	uint32_t in_capsule;        /* bytes of data in an I/O capsule */
+	uint64_t buffer_memory;     /* bytes of data buffers in all */
+	uint32_t handshake_ms;      /* from accept to a finished Connect */
+	uint32_t stall_ms;          /* a PDU or R2T'd data half sent */
+};
+extern const struct ctrl_limits ctrl_limits_default;
+
+/* ---- stores (store_*.c): a const table each; a new store is one file and one row in store.c ---- */
+
+enum ctrl_io_op {
+	CTRL_IO_READ,
+	CTRL_IO_WRITE,
+	CTRL_IO_FLUSH,
+	CTRL_IO_ZERO,
+	CTRL_IO_DISCARD
+};
+
+struct ctrl_io { /* one request to a store; embedded in a command */
+	enum ctrl_io_op op;
+	bool fua;        /* a write or zero is durable when it completes */
+	uint64_t offset; /* bytes */
+	uint64_t len;
+	struct iovec iov;       /* read, write: iov.iov_len == len */
+	struct ctrl_loop *loop; /* on whose thread done() runs */
+	void (*done)(struct ctrl_io *io,
+		     int error); /* 0 or -errno; exactly once, never from within submit() */
+	struct ctrl_io *next;    /* the store's own */
+	uint64_t moved;          /* the store's own */
+};
+
+struct ctrl_store_geometry {
+	uint64_t bytes;
+	uint32_t block;     /* logical block size: 512 or 4096 */
+	uint32_t preferred; /* write granularity in bytes */
+	bool read_only;
+	bool volatile_cache; /* what completes without FUA or FLUSH may be lost in a power cut */
+	bool discard;        /* CTRL_IO_DISCARD frees space and reads back zeros */
+};
+
+struct ctrl_store_ops {
+	const char *name; /* the scheme in front of a colon: "file", "ram", "null" */
+	const char *help;
+	/* @spec is what follows the colon. */
+	int (*open)(const char *spec, bool read_only, struct ctrl_store **out,
+		    struct ctrl_error *err);
+	void (*close)(struct ctrl_store *store);
+	/* Called on @io->loop's thread; never blocks. */
+	void (*submit)(struct ctrl_store *store, struct ctrl_io *io);
+	/* The size may have grown (a file that was extended): re-read it. */
+	void (*refresh)(struct ctrl_store *store);
+};
+
+struct ctrl_store { /* embed first */
+	const struct ctrl_store_ops *ops;
+	struct ctrl_store_geometry geo;
+	char *how; /* "io_uring, O_DIRECT" or why not; for logs and metrics */
+};
+
+/* "ram:1G", "null:1T", "file:/path", or a bare path. */
+int ctrl_store_open(const char *spec, bool read_only, struct ctrl_store **out,
+		    struct ctrl_error *err);
+void ctrl_store_close(struct ctrl_store *store);
+
+/* ---- event loops (loop.c) ---- */
+
+/* Something a loop watches; embed it. */
+struct ctrl_watch {
+	int fd;
+	void (*ready)(struct ctrl_watch *w, uint32_t events); /* EPOLLIN | … */
+};
+struct ctrl_timer {
+	uint64_t at_ns; /* CLOCK_MONOTONIC; 0: not armed */
+	void (*fire)(struct ctrl_timer *t);
+	struct ctrl_timer *prev, *next; /* the loop's own */
+	int slot;
+};
+
+int ctrl_loop_watch(struct ctrl_loop *loop, struct ctrl_watch *w, uint32_t events);
+int ctrl_loop_rewatch(struct ctrl_loop *loop, struct ctrl_watch *w, uint32_t events);
+void ctrl_loop_unwatch(struct ctrl_loop *loop, struct ctrl_watch *w);
+/* Coarse (about 10 ms); any thread may not: only the loop's own. */
+void ctrl_timer_arm(struct ctrl_loop *loop, struct ctrl_timer *t, uint64_t in_ms);
+void ctrl_timer_cancel(struct ctrl_loop *loop, struct ctrl_timer *t);
+/* Run @fn(@arg) on the loop's thread soon.  Any thread. */
+int ctrl_loop_post(struct ctrl_loop *loop, void (*fn)(void *arg), void *arg);
+/* Registered data buffers of limits.max_transfer bytes, page aligned; NULL when the budget is used up. */
+void *ctrl_loop_buffer_get(struct ctrl_loop *loop, uint32_t len);
+void ctrl_loop_buffer_put(struct ctrl_loop *loop, void *buf, uint32_t len);
+
+struct io_uring *ctrl_loop_ring(struct ctrl_loop *loop); /* NULL where io_uring is refused */
+uint64_t ctrl_now_ns(void);
+
+/* ---- subsystems, namespaces, controllers (subsystem.c) ---- */
+
+struct ctrl_namespace {
+	uint32_t nsid;
+	struct ctrl_store *store;
+	uint8_t shift; /* log2 of the block size */
+	uint8_t nguid[16];
+	uint8_t uuid[16];
+};
+
+struct ctrl_subsystem {
+	char nqn[NVME_NQN_MAX + 1];
+	char serial[21], model[41];
+	bool discovery;
+	struct ctrl_namespace *ns; /* ns[i].nsid == i + 1 */
+	uint32_t n_ns;
+	struct ctrl_server *server;
+	pthread_mutex_t lock; /* controllers, and the fields of each that say so */
+	struct ctrl_controller *controllers;
+	uint16_t next_cntlid;
+	struct ctrl_subsystem *next;
+};
+
+#define CTRL_MAX_AER 4u
+
+struct ctrl_controller {
+	struct ctrl_subsystem *sub;
+	uint16_t cntlid;
+	uint8_t hostid[16];
+	char hostnqn[NVME_NQN_MAX + 1];
+	/* under sub->lock */
+	uint32_t cc, csts;
+	uint32_t kato_ms;
+	uint32_t async_config;
+	uint16_t n_queues;         /* I/O queues granted by Set Features */
+	struct ctrl_queue *admin;  /* NULL once it went */
+	struct ctrl_queue *queues; /* all, linked; indexed by qid on search */
+	uint32_t refs;             /* queues that point here */
+	bool dead;                 /* shut down or reset: queues close */
+	struct ctrl_controller *next;
+	/* counters for SMART and error log, atomics */
+	atomic_uint_fast64_t read_units, write_units, reads, writes, errors;
+	struct nvme_log_error log[16];
+	uint32_t log_at;
+};
+
+/* Connect: make a controller for an admin queue, or join an I/O queue to one. Returns an NVMe status. */
+uint16_t ctrl_connect(struct ctrl_queue *q, const struct nvme_connect_data *data, uint16_t qid,
+		      uint16_t sqsize, uint8_t cattr, uint32_t kato_ms, uint16_t *cntlid);
+/* A queue's connection is gone (any reason). Frees the controller with the last one. */
+void ctrl_disconnect(struct ctrl_queue *q);
+struct ctrl_namespace *ctrl_namespace(struct ctrl_controller *c, uint32_t nsid);
+
+/* ---- commands (execute.c) ---- */
+
+enum ctrl_direction {
+	CTRL_NO_DATA,
+	CTRL_TO_CONTROLLER,
+	CTRL_TO_HOST
+};
+
+struct ctrl_cmd {
+	struct nvme_sqe sqe;
+	struct nvme_cqe
+		cqe; /* cid, sqid set on arrival; dw0, dw1 by the handler; status by ctrl_complete */
+	struct ctrl_queue *q;
+	const struct ctrl_command *row;
+	enum ctrl_direction dir;
+	uint32_t data_len; /* bytes that move */
+	uint32_t xfer_len; /* of the host's SGL */
+	uint8_t *data;     /* data_len bytes, from the loop's buffers */
+	struct ctrl_io io;
+	struct ctrl_namespace *ns;
+	bool aborted;
+	uint64_t start_ns;
+	/* the transport's own */
+	struct ctrl_cmd *next;
+	uint32_t received, sent;
+	uint16_t ttag;
+	uint8_t state;
+	/* a handler's own, for commands of several steps */
+	uint64_t step[4];
+	uint8_t *aux;
+	uint32_t aux_len;
+};
+
+struct ctrl_command { /* one row a command */
+	uint8_t opcode;
+	const char *name; /* for logs and metrics */
+	uint32_t effects; /* NVME_EFFECT_* for the command effects log */
+	/*
+	 * Check the fields and say how many bytes move: sets cmd->dir and cmd->data_len. Returns a status.
+	 * NULL: no data.
+	 */
+	uint16_t (*prepare)(struct ctrl_cmd *cmd);
+	/* Do it; cmd->data holds the host's data or is to be filled. Ends in ctrl_complete(), now or later. */
+	void (*run)(struct ctrl_cmd *cmd);
+};
+
+struct ctrl_queue { /* one connection; embedded first in the transport's own struct */
+	struct ctrl_loop *loop;
+	struct ctrl_server *server;
+	struct ctrl_controller *ctrl; /* NULL before Connect */
+	struct ctrl_queue *next;      /* of the controller */
+	uint16_t qid;
+	uint16_t size; /* entries */
+	uint16_t sqhd;
+	bool no_sq_flow;
+	bool loopback;
+	const struct ctrl_transport *transport;
+	struct sockaddr_storage peer;
+};
+
+/* What a transport gives; tcp_target.c is the first. */
+struct ctrl_transport {
+	const char *name;
+	/* The command is finished: send data (if to the host and successful) and the response. */
+	void (*complete)(struct ctrl_cmd *cmd);
+	/* End the connection from any thread (controller reset, keep alive spent). */
+	void (*close)(struct ctrl_queue *q);
+	/* Find an outstanding command of this queue, or NULL; for Abort. Loop thread only. */
+	struct ctrl_cmd *(*find)(struct ctrl_queue *q, uint16_t cid);
+};
+
+/* A capsule arrived: look it up and prepare it. On success the transport moves data and then calls ctrl_run(). */
+uint16_t ctrl_submit(struct ctrl_cmd *cmd);
+void ctrl_run(struct ctrl_cmd *cmd);
+/* Finish with a status (NVME_SC_*, NVME_DNR allowed); counts, logs errors, hands it to the transport. */
+void ctrl_complete(struct ctrl_cmd *cmd, uint16_t status);
+/* -errno of a store → NVMe status. */
+uint16_t ctrl_status_of(int error, enum ctrl_io_op op);
+
+extern const struct ctrl_command ctrl_admin_commands[], ctrl_nvm_commands[],
+	ctrl_fabrics_commands[];
+extern const uint32_t ctrl_n_admin_commands, ctrl_n_nvm_commands, ctrl_n_fabrics_commands;
+
+/* ---- the server (server.c) ---- */
+
+struct ctrl_server_opts {
+	size_t size;
+	struct ctrl_limits limits;
+	unsigned int threads;                     /* 0: up to 4, one per core */
+	bool insecure_network;                    /* listen elsewhere than on loopback */
+	void (*log)(void *arg, const char *line); /* key=value */
+	void *log_arg;
+};
+
+int ctrl_server_new(const struct ctrl_server_opts *opts, struct ctrl_server **out,
+		    struct ctrl_error *err);
+int ctrl_server_add_subsystem(struct ctrl_server *s, const char *nqn, const char *serial,
+			      struct ctrl_error *err);
+int ctrl_server_add_namespace(struct ctrl_server *s, const char *nqn, struct ctrl_store *store,
+			      struct ctrl_error *err);
+/* ADDR:PORT, [v6]:PORT; port 0 picks one.  @fd >= 0: an already listening socket (socket activation). */
+int ctrl_server_listen(struct ctrl_server *s, const char *where, int fd, struct ctrl_error *err);
+int ctrl_server_start(struct ctrl_server *s, struct ctrl_error *err);
+/* Stop taking connections, finish what is outstanding (at most @ms), flush stores, close. */
+void ctrl_server_drain(struct ctrl_server *s, uint32_t ms);
+void ctrl_server_free(struct ctrl_server *s);
+/* The n-th listening address as ADDR:PORT. */
+const char *ctrl_server_address(const struct ctrl_server *s, unsigned int n);
+void ctrl_log(struct ctrl_server *s, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+#endif /* DEVICE_CTRL_H */

@@ -1,0 +1,118 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * initiator.h - a user-space NVMe/TCP host: discover, connect, many commands in flight, reconnect.
+ *
+ * Owns: sockets to a target, queue pairs, PDUs in both directions, time-outs, reconnecting.
+ * Does not own: what a command means beyond its data direction, files, λ.
+ *
+ * One struct nvme_host is a controller: an admin queue and some I/O queues, each a connection.  Commands are
+ * submitted from any thread; completions are delivered by nvme_host_poll() or nvme_host_wait() on the thread that calls it, and
+ * the eventfd becomes readable when there is something to deliver.  Data goes straight between the socket and
+ * the caller's buffers.  Functions return 0 or -errno; nvme_host_error() has the line.
+ */
+#ifndef INITIATOR_INITIATOR_H
+#define INITIATOR_INITIATOR_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "nvme/spec.h"
+
+struct nvme_host;
+
+struct nvme_host_opts {
+	size_t size;         /* sizeof(struct nvme_host_opts) */
+	const char *subnqn;  /* NULL: the discovery subsystem */
+	const char *hostnqn; /* NULL: one made from the machine's id */
+	uint8_t hostid[16];  /* zero: from the machine's id */
+	unsigned int
+		io_queues; /* 0: as many as cores, at most 4; a discovery controller has none */
+	uint16_t depth;    /* of an I/O queue; 0: 128 */
+	bool header_digest, data_digest;
+	uint32_t timeout_ms;    /* of a command and of connecting; 0: 30,000 */
+	uint32_t keep_alive_ms; /* 0: 15,000 */
+	uint32_t reconnect_ms;  /* give up reconnecting after this; 0: never reconnect */
+};
+
+/* @where: HOST[:PORT], [v6]:PORT; the port defaults to 4420 (8009 for discovery). */
+int nvme_host_connect(const char *where, const struct nvme_host_opts *opts, struct nvme_host **out);
+void nvme_host_free(struct nvme_host *host);
+/* Of this thread's last failing call. */
+const char *nvme_host_error(void);
+
+struct nvme_host_info {
+	char subnqn[224];
+	uint16_t cntlid;
+	uint32_t max_transfer; /* bytes */
+	uint32_t in_capsule;   /* bytes */
+	unsigned int io_queues;
+	uint16_t depth;
+	uint64_t reconnects;
+};
+int nvme_host_info(const struct nvme_host *host, struct nvme_host_info *info);
+
+/* ---- commands ---- */
+
+struct nvme_req {
+	struct nvme_sqe
+		sqe; /* opcode, nsid, cdw2, 3, 10..15 by the caller; the rest is filled in */
+	void *data;  /* the caller's, until done */
+	uint32_t len;
+	bool to_controller;
+	int queue;           /* 0 admin, 1.. I/O, -1 any I/O queue */
+	uint32_t timeout_ms; /* 0: the host's */
+	/*
+	 * From nvme_host_poll(): @error 0 and @req->cqe valid (its status may still be an NVMe error), or
+	 * -ETIMEDOUT, -ECANCELED, -ECONNRESET (what the target did with it is not known), -ENOLINK (never sent).
+	 */
+	void (*done)(struct nvme_req *req, int error);
+	void *arg;
+	struct nvme_cqe cqe;
+	/* the initiator's own */
+	struct nvme_req *next;
+	uint64_t deadline_ns;
+	uint32_t moved;
+	uint16_t cid, qid;
+	uint8_t state;
+};
+
+int nvme_host_submit(struct nvme_host *host, struct nvme_req *req);
+/* Ask the target to abort it; done() is called all the same. */
+int nvme_host_cancel(struct nvme_host *host, struct nvme_req *req);
+/* Deliver what is complete; the number delivered. */
+int nvme_host_poll(struct nvme_host *host);
+/* The same, waiting up to @timeout_ms (-1: for ever) for at least one. */
+int nvme_host_wait(struct nvme_host *host, int timeout_ms);
+/* Readable while there is something to deliver; owned by the host. */
+int nvme_host_eventfd(const struct nvme_host *host);
+
+/* Submit and wait: 0 and *cqe, or -errno; an NVMe error status is -EREMOTEIO with its name in nvme_host_error(). */
+int nvme_host_execute(struct nvme_host *host, struct nvme_req *req);
+
+/* ---- what everybody needs, built on the above ---- */
+
+int nvme_host_identify(struct nvme_host *host, uint8_t cns, uint32_t nsid, uint8_t csi,
+		       void *page4096);
+int nvme_host_log(struct nvme_host *host, uint8_t lid, uint32_t nsid, uint64_t offset, void *buf,
+		  uint32_t len);
+/* malloc'd entries. */
+int nvme_host_discover(struct nvme_host *host, struct nvme_discovery_entry **entries, size_t *n);
+
+struct nvme_host_ns {
+	uint32_t nsid;
+	uint64_t blocks;
+	uint32_t block; /* bytes */
+	uint8_t nguid[16];
+	bool read_only;
+};
+int nvme_host_namespace(struct nvme_host *host, uint32_t nsid, struct nvme_host_ns *out);
+/* Any byte count a multiple of the block; split at the target's limits and kept in flight. */
+int nvme_host_read(struct nvme_host *host, uint32_t nsid, uint64_t offset, void *buf, uint64_t len);
+int nvme_host_write(struct nvme_host *host, uint32_t nsid, uint64_t offset, const void *buf,
+		    uint64_t len, bool fua);
+int nvme_host_flush(struct nvme_host *host, uint32_t nsid);
+
+const char *nvme_status_name(uint16_t status);
+
+#endif /* INITIATOR_INITIATOR_H */
