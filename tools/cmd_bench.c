@@ -91,27 +91,6 @@ static int by_value(const void *a, const void *b)
 	return x < y ? -1 : x > y;
 }
 
-static int drop(void *arg, const void *p, size_t len)
-{
-	(void)arg;
-	(void)p;
-	(void)len;
-	return 0;
-}
-
-static int run_once(const struct cli *cli, struct cli_request *req)
-{
-	struct lio_sink sink = {.size = sizeof(sink), .write = drop, .stream = true};
-	int err;
-
-	progress_begin(cli);
-	req->result = (struct lio_result){.size = sizeof(req->result)};
-	err = lio_lambda_scan(req->file, req->fn, cli->offset, cli->length, &req->opts, &sink,
-			      &req->result);
-	progress_end();
-	return err ? cli_fail_run(err) : 0;
-}
-
 static int measure(const struct cli *cli, struct cli_request *req, uint64_t *walls, size_t repeat,
 		   struct line *line)
 {
@@ -119,9 +98,9 @@ static int measure(const struct cli *cli, struct cli_request *req, uint64_t *wal
 
 	req->opts.tier = (enum lio_tier)line->tier;
 	req->opts.threads = line->threads;
-	status = run_once(cli, req);
+	status = cli_run_dropped(cli, req);
 	for (size_t i = 0; i < repeat && !status; i++) {
-		status = run_once(cli, req);
+		status = cli_run_dropped(cli, req);
 		walls[i] = req->result.wall_ns;
 		if (!i || req->result.wall_ns < line->best.wall_ns)
 			line->best = req->result;

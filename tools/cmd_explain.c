@@ -6,14 +6,6 @@
 
 #include "lio.h"
 
-static int drop(void *arg, const void *p, size_t len)
-{
-	(void)arg;
-	(void)p;
-	(void)len;
-	return 0;
-}
-
 static int print(const struct cli *cli, const struct cli_request *req,
 		 const struct cli_facts *facts)
 {
@@ -35,22 +27,19 @@ static int print(const struct cli *cli, const struct cli_request *req,
 
 int cmd_explain(int argc, char **argv)
 {
-	struct lio_sink sink = {.size = sizeof(sink), .write = drop, .stream = true};
 	struct cli_request req;
 	struct cli_facts facts;
 	struct cli cli;
-	int err, status;
+	int status;
 
 	if (cli_parse(CLI_EXPLAIN, argc, argv, &cli) || cli_words(CLI_EXPLAIN, &cli, 2, SIZE_MAX) ||
 	    cli_request(&cli, 2, &req))
 		return CLI_FAILED;
 	cli_facts(req.path, cli.offset, cli.length, &facts);
 	cli_catch_interrupt();
-	progress_begin(&cli);
-	err = lio_lambda_scan(req.file, req.fn, cli.offset, cli.length, &req.opts, &sink,
-			      &req.result);
-	progress_end();
-	status = err ? cli_fail_run(err) : print(&cli, &req, &facts);
+	status = cli_run_dropped(&cli, &req);
+	if (!status)
+		status = print(&cli, &req, &facts);
 	cli_request_free(&req);
 	return status;
 }

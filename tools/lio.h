@@ -158,6 +158,8 @@ int cli_request(const struct cli *cli, size_t args, struct cli_request *req);
 void cli_request_free(struct cli_request *req);
 /* The error line of a run that returned @err, or the quiet end of an interrupted one. */
 int cli_fail_run(int err);
+/* λ-read over the range that @cli names, the output dropped; 0, or a status after an error line. */
+int cli_run_dropped(const struct cli *cli, struct cli_request *req);
 
 /* ---- what a run did, for people and for programs (explain.c) ---- */
 

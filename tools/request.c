@@ -18,6 +18,8 @@
 
 int cli_cancelled;
 
+_Static_assert(CLI_UNSET == LIO_TO_END, "a --length that was not given is all");
+
 static void on_interrupt(int sig)
 {
 	(void)sig;
@@ -259,4 +261,25 @@ int cli_fail_run(int err)
 	if (err == -ECANCELED && cli_cancelled)
 		return CLI_INTERRUPTED;
 	return cli_fail_lib(err);
+}
+
+static int drop(void *arg, const void *p, size_t len)
+{
+	(void)arg;
+	(void)p;
+	(void)len;
+	return 0;
+}
+
+int cli_run_dropped(const struct cli *cli, struct cli_request *req)
+{
+	struct lio_sink sink = {.size = sizeof(sink), .write = drop, .stream = true};
+	int err;
+
+	req->result = (struct lio_result){.size = sizeof(req->result)};
+	progress_begin(cli);
+	err = lio_lambda_scan(req->file, req->fn, cli->offset, cli->length, &req->opts, &sink,
+			      &req->result);
+	progress_end();
+	return err ? cli_fail_run(err) : 0;
 }
