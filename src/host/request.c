@@ -117,10 +117,12 @@ static int job_init(struct job *job, const struct lio_function *fn, uint64_t off
 		return host_fail(-EINVAL, "result: its size is not set; set .size = sizeof(struct "
 					  "lio_result)");
 	job->result = result;
-	job->started_ns = host_now();
+	job->started_ns = result ? host_now() : 0;
 	rc = opts_copy(&job->opts, opts);
 	if (rc)
 		return rc;
+	if (o->timeout_ns && !result)
+		job->started_ns = host_now();
 	job->req = (struct lambda_request){
 		.fn = fn->fn,
 		.offset = offset,
@@ -169,8 +171,11 @@ static const char *why_io(const struct job *job)
 		{"memory", "the caller's buffer"},
 	};
 
-	if (job->opts.io &&
-	    (!strcmp(job->report.source, "mmap") || !strcmp(job->report.source, "pread")))
+	if (job->opts.io == LIO_IO_MMAP && !strcmp(job->report.source, "pread"))
+		return "pieces this small are not worth mapping";
+	if (job->opts.io == LIO_IO_MMAP && !strcmp(job->report.source, "mmap"))
+		return "as asked";
+	if (job->opts.io == LIO_IO_PREAD && !strcmp(job->report.source, "pread"))
 		return "as asked";
 	for (size_t i = 0; i < sizeof(reasons) / sizeof(reasons[0]); i++)
 		if (!strcmp(job->report.source, reasons[i].io))

@@ -299,6 +299,36 @@ static void a_file_truncated_while_it_is_read_gives_EIO_or_a_right_answer(void *
 	free(bytes);
 }
 
+static void lose_last_bytes(void *arg, uint64_t done, uint64_t total)
+{
+	assert_int_equal(truncate(in_dir("shrinks"), MIB - 10), 0);
+}
+
+static void a_file_that_loses_its_last_bytes_while_it_is_read_gives_EIO(void **state)
+{
+	static const enum lio_io ways[] = {LIO_IO_MMAP, LIO_IO_PREAD};
+	uint8_t *bytes = noise(MIB);
+	struct lio_function *digest = load("digest");
+	uint64_t got;
+
+	for (int i = 0; i < 2; i++) {
+		struct lio_run_opts opts = {.size = sizeof(opts),
+					    .io = ways[i],
+					    .threads = 1,
+					    .chunk = 256 * KIB,
+					    .progress = lose_last_bytes};
+		struct lio_file *file;
+
+		put("shrinks", bytes, MIB);
+		file = open_in("shrinks", O_RDONLY);
+		RUN_FAILS(lio_lambda_read(file, digest, 0, LIO_TO_END, &opts, &got, 8, NULL), -EIO,
+			  "truncated");
+		OK(lio_close(file));
+	}
+	lio_unload(digest);
+	free(bytes);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -307,6 +337,7 @@ int main(void)
 		cmocka_unit_test(short_and_interrupted_stores_change_nothing),
 		cmocka_unit_test(a_read_error_in_the_middle_is_EIO_with_its_place),
 		cmocka_unit_test(a_store_that_fails_in_the_middle_says_how_far_it_came),
+		cmocka_unit_test(a_file_that_loses_its_last_bytes_while_it_is_read_gives_EIO),
 		cmocka_unit_test(a_file_truncated_while_it_is_read_gives_EIO_or_a_right_answer),
 	};
 

@@ -77,6 +77,8 @@ static int64_t scan_staged_in(const char *dir, rlim_t limit, bool *written)
 {
 	struct lio_function *echo = load("echo");
 	struct lio_sink sink = {.size = sizeof(sink), .write = drop, .arg = written};
+	struct lio_run_opts opts = {.size = sizeof(opts), .threads = 1};
+	char c;
 	struct lio_file *file;
 	int64_t rc;
 
@@ -85,8 +87,9 @@ static int64_t scan_staged_in(const char *dir, rlim_t limit, bool *written)
 	file = open_in("large", O_RDONLY);
 	setenv("TMPDIR", dir, 1);
 	*written = false;
+	OK(lio_lambda_read(file, echo, 0, 1, &opts, &c, 1, NULL)); /* what a run needs is there */
 	limited_files(limit);
-	rc = lio_lambda_scan(file, echo, 0, LIO_TO_END, NULL, &sink, NULL);
+	rc = lio_lambda_scan(file, echo, 0, LIO_TO_END, &opts, &sink, NULL);
 	limited_files(RLIM_INFINITY);
 	unsetenv("TMPDIR");
 	OK(lio_close(file));
