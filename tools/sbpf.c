@@ -7,6 +7,7 @@
 #include <ctype.h>
 #include <errno.h>
 #include <getopt.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,25 +26,25 @@ enum {
 };
 #define MAY(opt) (1u << OPT_##opt)
 
-/* Indexed by OPT_*. */
+/* clang-format off */
 static const struct {
 	struct option option;
 	const char *help;
 } options[] = {
 	[OPT_ENTRY] = {{"entry", required_argument, NULL, OPT_ENTRY},
-		       "--entry NAME   which function, where the object has several"},
-	[OPT_TIER] =
-		{{"tier", required_argument, NULL, OPT_TIER},
-		 "--tier TIER    auto, interp, template or llvm (default: auto, the best here)"},
+		"--entry NAME   which function, where the object has several"},
+	[OPT_TIER] = {{"tier", required_argument, NULL, OPT_TIER},
+		"--tier TIER    auto, interp, template or llvm (default: auto, the best here)"},
 	[OPT_FUEL] = {{"fuel", required_argument, NULL, OPT_FUEL},
-		      "--fuel N       instructions it may take (default: 34,359,738,368)"},
-	[OPT_MEMORY] =
-		{{"memory", required_argument, NULL, OPT_MEMORY},
-		 "--memory FILE  the memory that r1 and r2 describe (\"-\": standard input)"},
+		"--fuel N       instructions it may take (default: 34,359,738,368)"},
+	[OPT_MEMORY] = {{"memory", required_argument, NULL, OPT_MEMORY},
+		"--memory FILE  the memory that r1 and r2 describe (\"-\": standard input)"},
 	[OPT_JSON] = {{"json", no_argument, NULL, OPT_JSON},
-		      "--json         one JSON document, schema sbpf-bench/1"},
-	[OPT_HELP] = {{"help", no_argument, NULL, OPT_HELP}, "--help         this text"},
+		"--json         one JSON document, schema sbpf-bench/1"},
+	[OPT_HELP] = {{"help", no_argument, NULL, OPT_HELP},
+		"--help         this text"},
 };
+/* clang-format on */
 #define N_OPTIONS (sizeof(options) / sizeof(options[0]))
 
 static int cmd_verify(const struct tool_opts *opts);
@@ -62,15 +63,17 @@ struct command {
 	int (*run)(const struct tool_opts *opts);
 };
 
+/* clang-format off */
 static const struct command commands[] = {
 	{
 		.name = "verify",
 		.usage = "F.o",
 		.summary = "check an object; say what it needs, or why it is refused",
-		.about = "Loads, links and verifies a BPF object as every other command does, and "
-			 "prints\n"
-			 "its size, stack, helpers and entries.\n",
-		.examples = "sbpf verify build/functions/grep.o",
+		.about =
+"Loads, links and verifies a BPF object as every other command does, and prints its\n"
+"size, stack, helpers and entries.\n",
+		.examples =
+"sbpf verify build/functions/grep.o",
 		.min_words = 1,
 		.max_words = 1,
 		.run = cmd_verify,
@@ -79,11 +82,12 @@ static const struct command commands[] = {
 		.name = "run",
 		.usage = "F.o [MEMORY-HEX]",
 		.summary = "run an entry over some memory and print r0",
-		.about = "r1 is the address of the memory and r2 its length in bytes, both 0 "
-			 "without any.\n"
-			 "r0 is printed in hexadecimal.\n",
-		.examples = "sbpf run sum.o 0102030405060708\n"
-			    "sbpf run sum.o --entry sum --tier interp --memory data.bin",
+		.about =
+"r1 is the address of the memory and r2 its length in bytes, both 0 without any.  r0 is\n"
+"printed in hexadecimal.\n",
+		.examples =
+"sbpf run sum.o 0102030405060708\n"
+"sbpf run sum.o --entry sum --tier interp --memory data.bin",
 		.options = MAY(ENTRY) | MAY(TIER) | MAY(FUEL) | MAY(MEMORY),
 		.min_words = 1,
 		.max_words = 2,
@@ -93,51 +97,49 @@ static const struct command commands[] = {
 		.name = "disasm",
 		.usage = "F.o",
 		.summary = "print the linked program, an instruction a line",
-		.about = "Shows the program as the runtime sees it: addresses and helpers "
-			 "resolved, with\n"
-			 "the source lines that the object knows.\n",
-		.examples = "sbpf disasm build/functions/grep.o",
+		.about =
+"Shows the program as the runtime sees it: addresses and helpers resolved, with the\n"
+"source lines that the object knows.\n",
+		.examples =
+"sbpf disasm build/functions/grep.o",
 		.min_words = 1,
 		.max_words = 1,
 		.run = cmd_disasm,
 	},
 	{
 		.name = "bench",
-		.usage = "F.o FILE",
+		.usage = "F.o FILE [NAME=VALUE | VALUE]...",
 		.summary = "measure an entry over 1 MiB of warm memory",
-		.about = "Takes the first MiB of FILE (repeated if it is shorter), runs the entry "
-			 "over it\n"
-			 "again and again, and prints the best and the median time in nanoseconds "
-			 "a byte,\n"
-			 "the time it took to compile and the size of the code.  A plain entry "
-			 "gets the\n"
-			 "address and the length; a λ-function its context, with default "
-			 "arguments.  Fuel\n"
-			 "is counted.\n",
-		.examples = "sbpf bench build/functions/stats64.o /bin/sh\n"
-			    "sbpf bench sum.o data.bin --tier template --json",
+		.about =
+"Takes the first MiB of FILE (repeated if it is shorter), runs the entry over it again and\n"
+"again, and prints the best and the median time in nanoseconds a byte, the time it took to\n"
+"compile and the size of the code.  A plain entry gets the address and the length; a\n"
+"λ-function its context, with these arguments.  Fuel is counted.\n",
+		.examples =
+"sbpf bench build/functions/stats64.o /bin/sh\n"
+"sbpf bench build/functions/grep.o /etc/services tcp\n"
+"sbpf bench sum.o data.bin --tier template --json",
 		.options = MAY(ENTRY) | MAY(TIER) | MAY(FUEL) | MAY(JSON),
 		.min_words = 2,
-		.max_words = 2,
+		.max_words = INT_MAX,
 		.run = tool_bench,
 	},
 	{
 		.name = "plugin",
 		.usage = "[MEMORY-HEX]",
 		.summary = "run a program given in hex on standard input (for conformance runners)",
-		.about = "The convention of BPF conformance suites: the program's instructions "
-			 "come as hex\n"
-			 "digits (white space is ignored), r1 and r2 are the memory's address and "
-			 "length,\n"
-			 "and r0 is printed in hex without 0x.  Helper 5 is the suites' "
-			 "\"unwind\": it\n"
-			 "returns its argument.\n",
-		.examples = "echo 'b7 00 00 00 2a 00 00 00  95 00 00 00 00 00 00 00' | sbpf plugin",
+		.about =
+"The convention of BPF conformance suites: the program's instructions come as hex digits\n"
+"(white space is ignored), r1 and r2 are the memory's address and length, and r0 is printed\n"
+"in hex without 0x.  Helper 5 is the suites' \"unwind\": it returns its argument.\n",
+		.examples =
+"echo 'b7 00 00 00 2a 00 00 00  95 00 00 00 00 00 00 00' | sbpf plugin",
 		.options = MAY(TIER) | MAY(FUEL),
 		.max_words = 1,
 		.run = cmd_plugin,
 	},
 };
+/* clang-format on */
 #define N_COMMANDS (sizeof(commands) / sizeof(commands[0]))
 
 /* ---- errors and input ---- */

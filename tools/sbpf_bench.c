@@ -114,7 +114,7 @@ static bool is_lambda(const struct sbpf_program *prog)
 	return false;
 }
 
-static int load_lambda(struct bench *b, const void *image, size_t len, const char *entry)
+static int load_lambda(struct bench *b, const void *image, size_t len, const struct tool_opts *opts)
 {
 	static const enum lambda_entry entries[] = {[LAMBDA_KIND_MAP] = LAMBDA_E_MAP,
 						    [LAMBDA_KIND_SCAN] = LAMBDA_E_SCAN,
@@ -124,20 +124,22 @@ static int load_lambda(struct bench *b, const void *image, size_t len, const cha
 	int index;
 
 	if (!r)
-		r = lambda_args_pack(&b->fn->args, NULL, 0, &b->arg, &b->arg_len, &err);
+		r = lambda_args_pack(&b->fn->args, (const char *const *)opts->words + 2,
+				     (size_t)opts->n_words - 2, &b->arg, &b->arg_len, &err);
 	if (r)
 		return tool_fail(b->path, r, err.text);
 	index = b->fn->entry[entries[b->fn->kind]];
-	if (entry && strcmp(entry, sbpf_program_entry_name(b->fn->prog, (unsigned int)index)))
+	if (opts->entry &&
+	    strcmp(opts->entry, sbpf_program_entry_name(b->fn->prog, (unsigned int)index)))
 		return tool_fail(
-			entry, EINVAL,
+			opts->entry, EINVAL,
 			"a λ-function is measured by its map, scan or fold; leave --entry out");
 	b->prog = b->fn->prog;
 	b->call.entry = (unsigned int)index;
 	return 0;
 }
 
-static int load(struct bench *b, const char *entry)
+static int load(struct bench *b, const struct tool_opts *opts)
 {
 	struct sbpf_error err;
 	uint8_t *image;
@@ -152,9 +154,12 @@ static int load(struct bench *b, const char *entry)
 	} else if (is_lambda(b->prog)) {
 		sbpf_program_unref(b->prog);
 		b->prog = NULL;
-		r = load_lambda(b, image, len, entry);
+		r = load_lambda(b, image, len, opts);
+	} else if (opts->n_words > 2) {
+		r = tool_fail(opts->words[2], EINVAL,
+			      "only a λ-function takes arguments; leave them out");
 	} else {
-		index = tool_entry(b->path, b->prog, entry);
+		index = tool_entry(b->path, b->prog, opts->entry);
 		b->call.entry = (unsigned int)index;
 		r = index < 0 ? TOOL_FAILED : 0;
 	}
@@ -371,7 +376,7 @@ int tool_bench(const struct tool_opts *opts)
 			  .bytes = BENCH_BYTES,
 			  .out_cap = FIRST_OUT_CAP};
 	struct sbpf_code_info code = {.size = sizeof(code)};
-	int r = load(&b, opts->entry);
+	int r = load(&b, opts);
 
 	if (!r)
 		r = read_input(&b, opts->words[1]);
