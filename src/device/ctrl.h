@@ -129,6 +129,7 @@ struct ctrl_timer {
 
 int ctrl_loop_watch(struct ctrl_loop *loop, struct ctrl_watch *w, uint32_t events);
 int ctrl_loop_rewatch(struct ctrl_loop *loop, struct ctrl_watch *w, uint32_t events);
+/* @w is not called again, not even for events already fetched from epoll; it may be freed at once. */
 void ctrl_loop_unwatch(struct ctrl_loop *loop, struct ctrl_watch *w);
 /* Coarse (about 10 ms); any thread may not: only the loop's own. */
 void ctrl_timer_arm(struct ctrl_loop *loop, struct ctrl_timer *t, uint64_t in_ms);
@@ -138,6 +139,17 @@ int ctrl_loop_post(struct ctrl_loop *loop, void (*fn)(void *arg), void *arg);
 /* Registered data buffers of limits.max_transfer bytes, page aligned; NULL when the budget is used up. */
 void *ctrl_loop_buffer_get(struct ctrl_loop *loop, uint32_t len);
 void ctrl_loop_buffer_put(struct ctrl_loop *loop, void *buf, uint32_t len);
+/*
+ * Who got NULL asks to be told: ready() is called from the loop, first come first served, as buffers come
+ * back to this loop (the budget is divided among the loops), one waiter for each; it is no longer waiting then.
+ */
+struct ctrl_buffer_wait {
+	void (*ready)(struct ctrl_buffer_wait *w);
+	struct ctrl_buffer_wait *prev, *next; /* the loop's own */
+	bool waiting;
+};
+void ctrl_loop_buffer_wait(struct ctrl_loop *loop, struct ctrl_buffer_wait *w);
+void ctrl_loop_buffer_unwait(struct ctrl_loop *loop, struct ctrl_buffer_wait *w);
 
 struct io_uring *ctrl_loop_ring(struct ctrl_loop *loop); /* NULL where io_uring is refused */
 uint64_t ctrl_now_ns(void);
@@ -194,6 +206,17 @@ uint16_t ctrl_connect(struct ctrl_queue *q, const struct nvme_connect_data *data
 /* A queue's connection is gone (any reason). Frees the controller with the last one. */
 void ctrl_disconnect(struct ctrl_queue *q);
 struct ctrl_namespace *ctrl_namespace(struct ctrl_controller *c, uint32_t nsid);
+
+/* @serial NULL: made from the NQN.  The server links and owns what it made. */
+int ctrl_subsystem_new(struct ctrl_server *s, const char *nqn, const char *serial,
+		       struct ctrl_subsystem **out, struct ctrl_error *err);
+/* Before the server starts.  The subsystem owns the store from now on. */
+int ctrl_subsystem_add(struct ctrl_subsystem *sub, struct ctrl_store *store,
+		       struct ctrl_error *err);
+/* Let every store re-read its size, and tell the hosts of those that changed.  Any thread. */
+void ctrl_subsystem_refresh(struct ctrl_subsystem *sub);
+/* No controller left; closes the stores. */
+void ctrl_subsystem_free(struct ctrl_subsystem *sub);
 
 /* ---- commands (execute.c) ---- */
 
@@ -252,7 +275,8 @@ struct ctrl_queue { /* one connection; embedded first in the transport's own str
 	bool no_sq_flow;
 	bool loopback;
 	const struct ctrl_transport *transport;
-	struct sockaddr_storage peer;
+	struct sockaddr_storage peer, local;
+	struct ctrl_queue *loop_prev, *loop_next; /* the server's own: all queues of a loop */
 };
 
 /* What a transport gives; tcp_target.c is the first. */
@@ -262,6 +286,8 @@ struct ctrl_transport {
 	void (*complete)(struct ctrl_cmd *cmd);
 	/* End the connection from any thread (controller reset, keep alive spent). */
 	void (*close)(struct ctrl_queue *q);
+	/* Take no more commands, finish those that there are, then close.  Loop thread only. */
+	void (*drain)(struct ctrl_queue *q);
 	/* Find an outstanding command of this queue, or NULL; for Abort. Loop thread only. */
 	struct ctrl_cmd *(*find)(struct ctrl_queue *q, uint16_t cid);
 };
@@ -303,6 +329,18 @@ void ctrl_server_drain(struct ctrl_server *s, uint32_t ms);
 void ctrl_server_free(struct ctrl_server *s);
 /* The n-th listening address as ADDR:PORT. */
 const char *ctrl_server_address(const struct ctrl_server *s, unsigned int n);
+const struct ctrl_limits *ctrl_server_limits(const struct ctrl_server *s);
+/* Linked by ->next; the discovery subsystem is one of them.  Fixed once the server has started. */
+struct ctrl_subsystem *ctrl_server_subsystems(struct ctrl_server *s);
+/* A queue came to its loop, or left it for good: its socket is closed and no command is left; it is freed next. */
+void ctrl_server_joined(struct ctrl_queue *q);
+void ctrl_server_left(struct ctrl_queue *q);
+/* A command ended (its row may be NULL): metrics. */
+void ctrl_server_count(const struct ctrl_cmd *cmd, uint16_t status);
+/* A connection was refused or ended for cause: metrics; @why is one of a few constant words. */
+void ctrl_server_reject(struct ctrl_server *s, const char *why);
+/* tcp_target.c: serve an accepted socket, on @loop's thread; takes @fd, also when it fails. */
+int ctrl_tcp_serve(struct ctrl_server *s, struct ctrl_loop *loop, int fd);
 void ctrl_log(struct ctrl_server *s, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 #endif /* DEVICE_CTRL_H */
