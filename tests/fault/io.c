@@ -301,13 +301,13 @@ static void a_file_truncated_while_it_is_read_gives_EIO_or_a_right_answer(void *
 
 static void lose_last_bytes(void *arg, uint64_t done, uint64_t total)
 {
-	assert_int_equal(truncate(in_dir("shrinks"), MIB - 10), 0);
+	assert_int_equal(truncate(in_dir("shrinks"), 3 * MIB - 10), 0);
 }
 
 static void a_file_that_loses_its_last_bytes_while_it_is_read_gives_EIO(void **state)
 {
 	static const enum lio_io ways[] = {LIO_IO_MMAP, LIO_IO_PREAD};
-	uint8_t *bytes = noise(MIB);
+	uint8_t *bytes = noise(3 * MIB);
 	struct lio_function *digest = load("digest");
 	uint64_t got;
 
@@ -315,11 +315,11 @@ static void a_file_that_loses_its_last_bytes_while_it_is_read_gives_EIO(void **s
 		struct lio_run_opts opts = {.size = sizeof(opts),
 					    .io = ways[i],
 					    .threads = 1,
-					    .chunk = 256 * KIB,
+					    .chunk = MIB,
 					    .progress = lose_last_bytes};
 		struct lio_file *file;
 
-		put("shrinks", bytes, MIB);
+		put("shrinks", bytes, 3 * MIB);
 		file = open_in("shrinks", O_RDONLY);
 		RUN_FAILS(lio_lambda_read(file, digest, 0, LIO_TO_END, &opts, &got, 8, NULL), -EIO,
 			  "truncated");
