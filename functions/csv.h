@@ -319,7 +319,12 @@ LAMBDA_INLINE_ int csv_holds(const struct csv_condition *c, struct lambda_text c
 	if (c->numeric && csv_number(cell, &number)) {
 		order = csv_compare_numbers(&number, &c->number);
 	} else {
-		order = memcmp(cell.p, value.p, common);
+		order = 0;
+		if (common) { /* most cells differ in their first byte: no call for those */
+			order = (int)*cell.p - *value.p;
+			if (!order)
+				order = memcmp(cell.p, value.p, common);
+		}
 		if (!order && cell.len != value.len)
 			order = cell.len < value.len ? -1 : 1;
 	}
