@@ -359,7 +359,8 @@ static void arguments_default_or_are_asked_for_by_name(void **state)
 	OK(lio_args(refuse, (const char *const[]){"98"}, 1, &arg, &len));
 	opts.arg = arg;
 	opts.arg_len = len;
-	RUN_FAILS(lio_lambda_read(file, refuse, 0, LIO_TO_END, &opts, buf, 64, NULL), -EDOM, "refuse");
+	RUN_FAILS(lio_lambda_read(file, refuse, 0, LIO_TO_END, &opts, buf, 64, NULL), -EDOM,
+		  "refuse");
 	free(arg);
 	OK(lio_close(file));
 	lio_unload(refuse);
@@ -494,11 +495,13 @@ static void a_failing_function_shows_no_output_unless_it_was_streamed(void **sta
 	text[900 * KIB] = '!';
 	put("data", text, MIB);
 	file = open_in("data", O_RDONLY);
-	RUN_FAILS(lio_lambda_scan(file, refuse, 0, LIO_TO_END, &opts, &sink, &res), -EDOM, "refuse");
+	RUN_FAILS(lio_lambda_scan(file, refuse, 0, LIO_TO_END, &opts, &sink, &res), -EDOM,
+		  "refuse");
 	assert_int_equal(kept.calls, 0);
 	assert_true(res.error_offset <= 900 * KIB && res.error_offset > 800 * KIB);
 	sink.stream = true;
-	RUN_FAILS(lio_lambda_scan(file, refuse, 0, LIO_TO_END, &opts, &sink, &res), -EDOM, "refuse");
+	RUN_FAILS(lio_lambda_scan(file, refuse, 0, LIO_TO_END, &opts, &sink, &res), -EDOM,
+		  "refuse");
 	assert_true(kept.len > 0 && kept.len < 900 * KIB);
 	assert_memory_equal(kept.bytes, text, kept.len);
 	OK(lio_close(file));
