@@ -291,6 +291,22 @@ static void xxh3_in_any_pieces_is_the_librarys(void **state)
 	rig_free(&digest);
 }
 
+static void a_hash_state_shows_nothing_of_the_hosts_stack(void **state)
+{
+	static const struct lambda_xxh3 fresh;
+	struct rig rig = rig_new(H_XXH3_UPDATE);
+	struct lambda_xxh3 *xxh = (struct lambda_xxh3 *)rig.out;
+
+	EACH_TIER(tier)
+	{
+		memcpy(rig.out, &fresh, sizeof(fresh));
+		rig_call(&rig, tier, 0, OUT, IN, 10, 0);
+		assert_int_equal(xxh->buffered, 10);
+		assert_memory_equal(xxh->buffer + 10, fresh.buffer + 10, sizeof(fresh.buffer) - 10);
+	}
+	rig_free(&rig);
+}
+
 /* ---- hostile arguments ---- */
 
 static void forged_hash_states_are_refused(void **state)
@@ -556,6 +572,7 @@ int main(void)
 		cmocka_unit_test(crc32c_is_rfc_3720s_and_continues),
 		cmocka_unit_test(sha256_blocks_make_openssls_digest),
 		cmocka_unit_test(xxh3_in_any_pieces_is_the_librarys),
+		cmocka_unit_test(a_hash_state_shows_nothing_of_the_hosts_stack),
 		cmocka_unit_test(forged_hash_states_are_refused),
 		cmocka_unit_test(every_range_is_checked_to_the_byte),
 		cmocka_unit_test(a_range_must_not_run_from_one_window_into_another),

@@ -386,6 +386,22 @@ static void a_mapping_gives_way_to_plain_zero_pages(void **state)
 	sbpf_program_unref(prog);
 }
 
+static void an_idle_sandbox_holds_no_file(void **state)
+{
+	struct sbpf_program *prog = reader();
+	struct sbpf_sandbox *sb = take(prog);
+	int fd = temp_file(SBPF_PAGE);
+
+	assert_int_equal(sbpf_sandbox_map(sb, fd, 0, SBPF_PAGE), 0);
+	sbpf_sandbox_put(sb);
+	sb = take(prog);
+	assert_int_equal(sbpf_sandbox_size(sb, SBPF_WIN_IN), 0);
+	access_byte(sb, SBPF_TIER_INTERP, IN, -EFAULT);
+	close(fd);
+	sbpf_sandbox_put(sb);
+	sbpf_program_unref(prog);
+}
+
 static void what_cannot_be_mapped_costs_nothing(void **state)
 {
 	struct sbpf_program *prog = reader();
@@ -610,6 +626,95 @@ static int a_stranger_in_the_sandbox_is_not_caught(void)
 static void a_fault_outside_a_call_is_not_ours_even_in_a_sandbox(void **state)
 {
 	assert_int_equal(in_child(a_stranger_in_the_sandbox_is_not_caught, install_own), 0);
+}
+
+static int touch(void *address)
+{
+	return *(volatile char *)address;
+}
+
+/* Inside a guard, but in a file of the embedder's own. */
+static int a_guard_catches_nothing_but_the_sandboxs_pages(void)
+{
+	struct sbpf_program *prog = reader();
+	struct sbpf_sandbox *sb = take(prog);
+	int fd = temp_file(SBPF_PAGE);
+	void *mine = mmap(NULL, SBPF_PAGE, PROT_READ, MAP_SHARED, fd, 0);
+
+	if (ftruncate(fd, 0))
+		return 1;
+	if (!sigsetjmp(handler_env, 1)) {
+		sbpf_sandbox_guard(sb, touch, mine);
+		return 2;
+	}
+	return handled == SIGBUS ? 0 : 3;
+}
+
+static void touch_traced(void *sb, const char *text, size_t len)
+{
+	touch(sbpf_sandbox_ptr(sb, SBPF_WIN_OUT));
+}
+
+/* Inside a call, but by the embedder's trace function. */
+static int a_trace_function_is_not_caught(void)
+{
+	struct sbpf_program *prog =
+		ASSEMBLE(MOVR(1, 10), ADD(1, -8), MOV(2, 1), HELPER(H_TRACE), EXIT);
+	struct sbpf_sandbox *sb = take(prog);
+	struct sbpf_call call = a_call(SBPF_TIER_INTERP, 0, 0);
+
+	call.trace = touch_traced;
+	call.trace_arg = sb;
+	if (!sigsetjmp(handler_env, 1)) {
+		sbpf_run(sb, &call, NULL);
+		return 2;
+	}
+	return handled == SIGSEGV ? 0 : 3;
+}
+
+static void the_embedders_own_faults_inside_guard_and_trace_are_not_ours(void **state)
+{
+	assert_int_equal(in_child(a_guard_catches_nothing_but_the_sandboxs_pages, install_own), 0);
+	assert_int_equal(in_child(a_trace_function_is_not_caught, install_own), 0);
+}
+
+static void *latest_info;
+
+/* One of those that keep what they replaced and pass on to it: here, to us. */
+static struct sigaction replaced;
+static void polite_handler(int sig, siginfo_t *info, void *context)
+{
+	latest_info = info;
+	replaced.sa_sigaction(sig, info, context);
+}
+
+static int handlers_that_pass_on_to_each_other_end(void)
+{
+	struct sigaction act = {.sa_sigaction = polite_handler, .sa_flags = SA_SIGINFO};
+	void *hole = mmap(NULL, SBPF_PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	/* own_handler below ours below the polite one below ours. */
+	if (!fault_inside())
+		return 1;
+	sigaction(SIGSEGV, &act, &replaced);
+	if (!fault_inside() || latest_info)
+		return 2;
+	for (int i = 0; i < 3; i++) {
+		handled = 0;
+		latest_info = NULL;
+		if (!sigsetjmp(handler_env, 1)) {
+			touch(hole);
+			return 3;
+		}
+		if (handled != SIGSEGV || !latest_info)
+			return 4;
+	}
+	return 0;
+}
+
+static void handlers_put_over_ours_later_are_passed_on_to_as_well(void **state)
+{
+	assert_int_equal(in_child(handlers_that_pass_on_to_each_other_end, install_own), 0);
 }
 
 static int faults_work_with_all_signals_blocked(void)
@@ -903,6 +1008,8 @@ int main(void)
 		cmocka_unit_test(an_ignored_signal_stays_ignored_but_a_fault_kills),
 		cmocka_unit_test(without_a_handler_the_default_action_is_taken),
 		cmocka_unit_test(a_fault_outside_a_call_is_not_ours_even_in_a_sandbox),
+		cmocka_unit_test(the_embedders_own_faults_inside_guard_and_trace_are_not_ours),
+		cmocka_unit_test(handlers_put_over_ours_later_are_passed_on_to_as_well),
 		cmocka_unit_test(a_thread_that_blocks_all_signals_survives_a_fault),
 		cmocka_unit_test(windows_stand_apart_and_away_from_the_ends),
 		cmocka_unit_test(a_window_is_exactly_its_whole_pages),
@@ -919,6 +1026,7 @@ int main(void)
 		cmocka_unit_test(a_forked_child_does_not_share_an_idle_sandbox),
 		cmocka_unit_test(a_mapped_file_is_read_and_never_written),
 		cmocka_unit_test(a_mapping_gives_way_to_plain_zero_pages),
+		cmocka_unit_test(an_idle_sandbox_holds_no_file),
 		cmocka_unit_test(what_cannot_be_mapped_costs_nothing),
 		cmocka_unit_test(a_file_truncated_under_code_helper_or_guard_is_an_error),
 		cmocka_unit_test(fuel_is_counted_to_the_instruction),
