@@ -517,26 +517,42 @@ static void flags_are_of_the_right_width(void **state)
 	}
 }
 
-/* Short jumps end at 127 and 128 bytes; alignment of a loop in between must not break one. */
+/* 4 * n + {0, 2, 3, 5} bytes of code, each instruction of which shows if it runs or not */
+static uint32_t put_filler(struct maker *m, unsigned int n, unsigned int extra)
+{
+	uint32_t before = m->n;
+
+	for (unsigned int i = 0; i < n; i++)
+		PUT(m, ADD(2, (int32_t)i + 1));
+	if (extra & 1)
+		PUT(m, MOV(1, 0));
+	if (extra & 2)
+		PUT(m, INSN(BPF_ALU | BPF_ADD | BPF_K, 1, 0, 0, 3));
+	return m->n - before;
+}
+
+/* Short jumps reach 127 bytes forward and 128 back; a loop in between, which is aligned, must not break one. */
 static void jumps_over_any_distance(void **state)
 {
 	struct maker m;
 
 	for (unsigned int kind = 0; kind < 4; kind++)
-		for (unsigned int n = 0; n < 80; n++) {
+		for (unsigned int k = 0; k < 4 * 40; k++) {
+			uint32_t at, head;
+
 			begin(&m);
-			PUT(&m, MOV(0, 0), MOV(6, 3));
-			if (kind & 1) /* out of the loop, over its body */
-				PUT(&m, JEQ(6, 0, (int16_t)(n + 2 + 2 * (kind >> 1))));
-			else
-				PUT(&m, ADD(0, 1));
-			for (unsigned int i = 0; i < n; i++)
-				PUT(&m, ADD(i % 6, (int32_t)(i * i)));
-			if (kind >> 1) /* an inner loop: an aligned place */
-				PUT(&m, ADD(7, 1), INSN(BPF_JMP | BPF_JSET | BPF_K, 7, 0, -2, 1));
-			PUT(&m, ADD(6, -1));
-			PUT(&m, INSN(BPF_JMP | BPF_JNE | BPF_K, 6, 0,
-				     (int16_t)-(int)(n + 3 + 2 * (kind >> 1)), 0));
+			PUT(&m, MOV(6, 3), MOV(7, 0));
+			head = m.n;
+			if (kind & 1)
+				PUT(&m, ADD(7, 1), INSN(BPF_JMP | BPF_JSET | BPF_K, 7, 0, -2, 7));
+			at = m.n;
+			PUT(&m,
+			    kind & 2 ? (struct sbpf_insn)JA(0) : (struct sbpf_insn)JNE(6, 0, 0));
+			m.insns[at].off = (int16_t)put_filler(&m, k / 4, k % 4);
+			PUT(&m, ADD(2, 1000), ADD(6, -1));
+			if (kind & 2)
+				put_filler(&m, k / 4, k % 4);
+			PUT(&m, JNE(6, 0, (int16_t)(head - m.n - 1)));
 			end(&m);
 			same_on_both(&m, false);
 			assert_int_equal(seen[1].code, 0);
@@ -772,6 +788,29 @@ static void calls_keep_registers_frames_and_the_stack(void **state)
 		}
 }
 
+/* What was known of r0's upper half is forgotten at a call. */
+static void results_of_calls_have_64_bits(void **state)
+{
+	struct maker m;
+	uint32_t call;
+
+	begin(&m);
+	call = m.n + 1;
+	PUT(&m, INSN(BPF_ALU | BPF_MOV | BPF_K, 0, 0, 0, 1), CALL(0),
+	    INSN(BPF_ALU | BPF_MOV | BPF_X, 0, 0, 0, 0), STORE(BPF_DW, 10, -16, 0), MOV32(1, IN),
+	    MOV32(2, IN + 1), MOV(3, 1), INSN(BPF_ALU | BPF_MOV | BPF_K, 0, 0, 0, 1),
+	    HELPER(H_MEMCMP), INSN(BPF_ALU | BPF_MOV | BPF_X, 0, 0, 0, 0));
+	for (unsigned int r = 1; r <= 5; r++)
+		PUT(&m, MOV(r, 0));
+	PUT(&m, LOAD(BPF_DW, 3, 10, -16));
+	end(&m);
+	m.insns[call].imm = (int32_t)(m.n - call - 1);
+	PUT(&m, LDDW(0, -1), EXIT);
+	same_on_both(&m, false);
+	assert_int_equal(seen[1].code, 0);
+	assert_int_equal(seen[1].r0, UINT32_MAX);
+}
+
 /* ---- the thread and the process ---- */
 
 static uint64_t gs_base(void)
@@ -922,6 +961,7 @@ int main(void)
 		cmocka_unit_test(atomics_on_any_registers),
 		cmocka_unit_test(atomics_need_a_page_they_may_write),
 		cmocka_unit_test(calls_keep_registers_frames_and_the_stack),
+		cmocka_unit_test(results_of_calls_have_64_bits),
 		cmocka_unit_test(the_segment_base_is_put_back_however_a_call_ends),
 		cmocka_unit_test(no_page_is_writable_and_executable),
 		cmocka_unit_test(a_million_instructions_compile_and_run),
