@@ -136,6 +136,13 @@ void ctrl_timer_arm(struct ctrl_loop *loop, struct ctrl_timer *t, uint64_t in_ms
 void ctrl_timer_cancel(struct ctrl_loop *loop, struct ctrl_timer *t);
 /* Run @fn(@arg) on the loop's thread soon.  Any thread. */
 int ctrl_loop_post(struct ctrl_loop *loop, void (*fn)(void *arg), void *arg);
+/* Run l->run once, at the end of this round of events, before the loop sleeps.  The loop's own thread only; never fails. */
+struct ctrl_later {
+	void (*run)(struct ctrl_later *l);
+	struct ctrl_later *next; /* the loop's own */
+	bool queued;             /* until run() is called */
+};
+void ctrl_loop_later(struct ctrl_loop *loop, struct ctrl_later *l);
 /* Registered data buffers of limits.max_transfer bytes, page aligned; NULL when the budget is used up. */
 void *ctrl_loop_buffer_get(struct ctrl_loop *loop, uint32_t len);
 void ctrl_loop_buffer_put(struct ctrl_loop *loop, void *buf, uint32_t len);
