@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <stddef.h>
+
+#include "nvme/spec.h"
+#include "nvme/status.h"
+
+#define ROW(code, name, text)     {code, false, false, name, text}
+#define RETRY(code, name, text)   {code, false, true, name, text}
+#define FABRICS(code, name, text) {code, true, false, name, text}
+
+static const struct nvme_status_info statuses[] = {
+	ROW(NVME_SC_SUCCESS, "success", "success"),
+	ROW(NVME_SC_INVALID_OPCODE, "invalid-opcode", "the command is not supported"),
+	ROW(NVME_SC_INVALID_FIELD, "invalid-field", "a field of the command is invalid"),
+	ROW(NVME_SC_CID_CONFLICT, "cid-conflict", "the command identifier is in use"),
+	RETRY(NVME_SC_DATA_TRANSFER, "data-transfer", "the data could not be transferred"),
+	RETRY(NVME_SC_INTERNAL, "internal", "internal error of the controller"),
+	RETRY(NVME_SC_ABORT_REQUESTED, "abort-requested", "aborted as requested"),
+	RETRY(NVME_SC_ABORT_SQ_DELETED, "queue-deleted", "aborted, the queue went away"),
+	ROW(NVME_SC_INVALID_NS, "invalid-namespace", "no such namespace, or its format is wrong"),
+	ROW(NVME_SC_COMMAND_SEQUENCE, "command-sequence", "not allowed at this point"),
+	ROW(NVME_SC_SGL_INVALID_LAST, "sgl-segment", "invalid SGL segment descriptor"),
+	ROW(NVME_SC_SGL_INVALID_COUNT, "sgl-count", "invalid number of SGL descriptors"),
+	ROW(NVME_SC_SGL_INVALID_DATA, "sgl-length", "the SGL's length is not that of the data"),
+	ROW(NVME_SC_SGL_INVALID_TYPE, "sgl-type", "SGL descriptor type not supported here"),
+	ROW(NVME_SC_SGL_INVALID_OFFSET, "sgl-offset", "the SGL's offset is not in the capsule"),
+	ROW(NVME_SC_HOSTID_INCONSISTENT, "host-id", "inconsistent host identifier format"),
+	ROW(NVME_SC_KEEP_ALIVE_EXPIRED, "keep-alive-expired", "the keep alive timer expired"),
+	ROW(NVME_SC_KEEP_ALIVE_INVALID, "keep-alive-invalid", "invalid keep alive timeout"),
+	ROW(NVME_SC_WRITE_PROTECTED, "write-protected", "the namespace is write protected"),
+	RETRY(NVME_SC_TRANSIENT_TRANSPORT, "transient-transport", "the data arrived damaged"),
+	ROW(NVME_SC_LBA_RANGE, "lba-range", "beyond the end of the namespace"),
+	RETRY(NVME_SC_CAPACITY, "capacity", "the namespace's medium is full"),
+	RETRY(NVME_SC_NS_NOT_READY, "not-ready", "the namespace is not ready"),
+	ROW(NVME_SC_INVALID_QUEUE_ID, "queue-id", "invalid queue identifier"),
+	ROW(NVME_SC_INVALID_QUEUE_SIZE, "queue-size", "invalid queue size"),
+	ROW(NVME_SC_ABORT_LIMIT, "abort-limit", "too many abort commands"),
+	ROW(NVME_SC_AER_LIMIT, "aer-limit", "too many asynchronous event requests"),
+	ROW(NVME_SC_INVALID_LOG_PAGE, "log-page", "no such log page"),
+	ROW(NVME_SC_INVALID_FORMAT, "format", "invalid format"),
+	ROW(NVME_SC_FEATURE_NOT_SAVEABLE, "not-saveable", "the feature cannot be saved"),
+	ROW(NVME_SC_FEATURE_NOT_CHANGEABLE, "not-changeable", "the feature cannot be changed"),
+	ROW(NVME_SC_OVERLAPPING_RANGE, "overlapping-range", "ranges overlap"),
+	ROW(NVME_SC_IOCS_COMBINATION, "command-sets", "command set combination rejected"),
+	FABRICS(NVME_SC_CONNECT_FORMAT, "connect-format", "record format not supported"),
+	{NVME_SC_CONNECT_BUSY, true, true, "connect-busy", "no controller is free"},
+	FABRICS(NVME_SC_CONNECT_INVALID_PARAM, "connect-param", "a Connect parameter is invalid"),
+	FABRICS(NVME_SC_CONNECT_RESTART, "connect-restart", "start discovery again"),
+	FABRICS(NVME_SC_CONNECT_INVALID_HOST, "connect-host", "this host is not allowed"),
+	FABRICS(NVME_SC_DISCOVERY_RESTART, "discovery-restart", "discovery information changed"),
+	FABRICS(NVME_SC_AUTH_REQUIRED, "auth-required", "authentication required"),
+	ROW(NVME_SC_CONFLICTING_ATTRIBUTES, "conflicting-attributes", "attributes conflict"),
+	ROW(NVME_SC_READ_ONLY, "read-only-range", "write to a read-only range"),
+	ROW(NVME_SC_COMMAND_SIZE_LIMIT, "size-limit", "the command's size limits are exceeded"),
+	RETRY(NVME_SC_WRITE_FAULT, "write-fault", "the medium could not be written"),
+	RETRY(NVME_SC_READ_ERROR, "read-error", "the medium could not be read"),
+	ROW(NVME_SC_COMPARE_FAILED, "compare-failed", "the data differ"),
+	ROW(NVME_SC_ACCESS_DENIED, "access-denied", "access denied"),
+	ROW(NVME_SC_DEALLOCATED, "deallocated", "deallocated or unwritten block"),
+};
+
+const struct nvme_status_info *nvme_status_find(uint16_t status, bool fabrics)
+{
+	const struct nvme_status_info *found = NULL;
+
+	for (size_t i = 0; i < sizeof(statuses) / sizeof(*statuses); i++) {
+		if (statuses[i].code != (status & 0x7ff))
+			continue;
+		if (statuses[i].fabrics == fabrics)
+			return &statuses[i];
+		found = &statuses[i];
+	}
+	return found && (!found->fabrics || fabrics) ? found : NULL;
+}
+
+const char *nvme_status_name(uint16_t status)
+{
+	const struct nvme_status_info *s = nvme_status_find(status, false);
+
+	if (!s)
+		s = nvme_status_find(status, true);
+	return s ? s->name : "unknown";
+}
