@@ -82,6 +82,13 @@ static bool calls_a_helper(const struct vector *v)
 	return false;
 }
 
+static void release(struct vector *v)
+{
+	free(v->memory);
+	free(v->program);
+	free(v->name);
+}
+
 static size_t read_vectors(const char *path, struct vector **out)
 {
 	FILE *f = need(fopen(path, "re"));
@@ -97,7 +104,9 @@ static size_t read_vectors(const char *path, struct vector **out)
 			vectors = need(realloc(vectors, room * sizeof(*vectors)));
 		}
 		parse(need(strdup(line)), &vectors[n]);
-		if (!calls_a_helper(&vectors[n]))
+		if (calls_a_helper(&vectors[n]))
+			release(&vectors[n]);
+		else
 			n++;
 	}
 	free(line);
@@ -193,11 +202,8 @@ int main(int argc, char **argv)
 	failed = _cmocka_run_group_tests(argv[1], tests, made, NULL, NULL);
 	free(tests);
 	free(promises);
-	for (size_t i = 0; i < n; i++) {
-		free(vectors[i].memory);
-		free(vectors[i].program);
-		free(vectors[i].name);
-	}
+	for (size_t i = 0; i < n; i++)
+		release(&vectors[i]);
 	free(vectors);
 	return failed;
 }
