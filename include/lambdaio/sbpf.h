@@ -216,8 +216,8 @@ struct sbpf_call {
  * -ECANCELED; -EOPNOTSUPP: tier; -EBUSY: the sandbox is in a call already.  @err (may be NULL) tells
  * where.  @call->fuel_used is exact where 0 is returned.
  *
- * Faults are seen by the process's SIGSEGV and SIGBUS handlers.  sbpf_sandbox_get() puts them on top
- * whenever it makes a new sandbox rather than take one from the pool.  They act only on faults inside the calling thread's own
+ * Faults are seen by the process's SIGSEGV and SIGBUS handlers, which sbpf_sandbox_get() installs, on top
+ * of any that were installed since it last did.  They act only on faults inside the calling thread's own
  * sandbox and pass on all others to the handlers they found.
  */
 SBPF_API int sbpf_run(struct sbpf_sandbox *sb, struct sbpf_call *call, struct sbpf_error *err);

@@ -136,14 +136,22 @@ static bool same_action(const struct sigaction *a, const struct sigaction *b)
 	return a->sa_handler == b->sa_handler && a->sa_flags == b->sa_flags;
 }
 
+static bool is_on_top(int sig)
+{
+	struct sigaction now;
+
+	sigaction(sig, NULL, &now);
+	return now.sa_flags & SA_SIGINFO && now.sa_sigaction == on_fault;
+}
+
 static void put_on_top(int sig, struct chain *chain)
 {
 	struct sigaction act = {.sa_sigaction = on_fault}, now;
 	unsigned int n = atomic_load_explicit(&chain->n, memory_order_relaxed);
 
-	sigaction(sig, NULL, &now);
-	if (now.sa_flags & SA_SIGINFO && now.sa_sigaction == on_fault)
+	if (is_on_top(sig))
 		return;
+	sigaction(sig, NULL, &now);
 	if (!n || !same_action(&chain->found[n - 1], &now)) {
 		n += n < FOUND_MAX;
 		chain->found[n - 1] = now;
@@ -158,6 +166,8 @@ void sbpf_fault_install(void)
 {
 	static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
+	if (is_on_top(SIGSEGV) && is_on_top(SIGBUS))
+		return;
 	pthread_mutex_lock(&lock);
 	put_on_top(SIGSEGV, &segv_chain);
 	put_on_top(SIGBUS, &bus_chain);

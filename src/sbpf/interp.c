@@ -417,9 +417,8 @@ static int32_t mod_signed32(int32_t a, int32_t b)
  * With no call to run: where the handlers are, by name.  Never inlined or copied, which would give
  * the labels a second address.
  */
-static __attribute__((noinline)) uint64_t execute(struct sbpf_exec *x, uint32_t func,
-							   uint64_t r1, uint64_t r2, uint64_t r10,
-							   const int32_t **table)
+static __attribute__((noinline)) uint64_t execute(struct sbpf_exec *x, uint32_t func, uint64_t r1,
+						  uint64_t r2, uint64_t r10, const int32_t **table)
 {
 	static const int32_t handlers[] = {
 #define N(name) (int32_t)((const char *) && name - (const char *) && add64k),

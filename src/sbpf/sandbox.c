@@ -414,7 +414,6 @@ static struct sbpf_sandbox *sandbox_new(struct sbpf_program *prog, int *r)
 	*r = -ENOMEM;
 	if (!sb)
 		return NULL;
-	sbpf_fault_install();
 	sb->prog = prog;
 	sb->forks = atomic_load_explicit(&forks, memory_order_relaxed);
 	*r = reserve(sb);
@@ -436,6 +435,7 @@ int sbpf_sandbox_get(struct sbpf_program *prog, struct sbpf_sandbox **out)
 	int r = 0;
 
 	pthread_once(&once, count_cores);
+	sbpf_fault_install();
 	*out = NULL;
 	/* One that a fork copied shares its read-only pages with the parent's: not ours to use. */
 	while ((sb = pool_take(prog)) &&

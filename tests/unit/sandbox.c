@@ -514,20 +514,21 @@ static void default_both(void)
 	signal(SIGBUS, SIG_DFL);
 }
 
-/* Installs the runtime's handlers, and shows that they work. */
+/* Installs the runtime's handlers, and shows that they work; the sandbox is a pooled one but at first. */
 static bool fault_inside(void)
 {
-	struct sbpf_program *prog = NULL;
+	static struct sbpf_program *prog;
 	const struct sbpf_insn insns[] = {LOAD(BPF_B, 0, 1, 0), EXIT};
 	struct sbpf_call call = a_call(SBPF_TIER_INTERP, 96, 0);
 	struct sbpf_sandbox *sb;
 	int r;
 
-	if (sbpf_program_from_insns(insns, 2, NULL, &prog, NULL) || sbpf_sandbox_get(prog, &sb))
+	if (!prog && sbpf_program_from_insns(insns, 2, NULL, &prog, NULL))
+		return false;
+	if (sbpf_sandbox_get(prog, &sb))
 		return false;
 	r = sbpf_run(sb, &call, NULL);
 	sbpf_sandbox_put(sb);
-	sbpf_program_unref(prog);
 	return r == -EFAULT && !handled;
 }
 
