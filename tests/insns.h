@@ -11,6 +11,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 #include <cmocka.h>
 
 #include "sbpf/internal.h"
@@ -115,6 +117,51 @@ static inline void expect(struct sbpf_sandbox *sb, struct sbpf_call *call, int w
 			 r ? err->text : "it returned");
 	if (r)
 		assert_int_equal(err->code, r);
+}
+
+/* Programs that do one access at r1 and return. */
+static inline struct sbpf_program *reader(void)
+{
+	return ASSEMBLE(LOAD(BPF_B, 0, 1, 0), EXIT);
+}
+
+static inline struct sbpf_program *writer(void)
+{
+	return ASSEMBLE(STORE(BPF_B, 1, 0, 2), MOV(0, 0), EXIT);
+}
+
+static inline uint64_t load_byte(struct sbpf_sandbox *sb, enum sbpf_tier tier, uint64_t at)
+{
+	struct sbpf_call call = a_call(tier, at, 0);
+	struct sbpf_error err;
+
+	expect(sb, &call, 0, &err);
+	return call.r0;
+}
+
+static inline void access_byte(struct sbpf_sandbox *sb, enum sbpf_tier tier, uint64_t at, int want)
+{
+	struct sbpf_call call = a_call(tier, at, 0x5a);
+	struct sbpf_error err;
+
+	expect(sb, &call, want, &err);
+	if (want) {
+		assert_int_equal(err.insn, 0);
+		assert_int_equal(err.address, at);
+	}
+}
+
+/* A file of @len bytes of 0xab that is gone when closed. */
+static inline int temp_file(size_t len)
+{
+	int fd = memfd_create("test", 0);
+	uint8_t *bytes = malloc(len);
+
+	assert_true(fd >= 0);
+	memset(bytes, 0xab, len);
+	assert_int_equal(write(fd, bytes, len), len);
+	free(bytes);
+	return fd;
 }
 
 #endif /* TESTS_INSNS_H */
