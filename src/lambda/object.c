@@ -96,7 +96,7 @@ static int take_kind(struct lambda_function *fn, struct lambda_error *err)
 		return lambda_fail(err, -ENOEXEC,
 				   "%s of LAMBDA_MAP, LAMBDA_SCAN and LAMBDA_FOLD; a λ-function "
 				   "has exactly one of them",
-				   map + scan + fold ? "more than one" : "none");
+				   (map || scan || fold) ? "more than one" : "none");
 	if (fn->entry[LAMBDA_E_MERGE] >= 0 && !fold)
 		return lambda_fail(
 			err, -ENOEXEC,

@@ -263,8 +263,8 @@ static int stream_cut(struct worker *w, struct span *out)
 		if (rc && rc != -ENODATA)
 			return pieces_cut_error(w, rc, job->next, target);
 		out->last = !rc && out->end >= end;
-		if (rc)
-			want *= 2;
+		if (rc) /* with this much there is a cut, or a record that is too long */
+			want = min_u64(2 * want, job->record_max + SLACK);
 		else
 			want = out->end - job->next + (out->last ? 0 : ahead);
 		if (job->eof || (!rc && w->stage_len >= want))
