@@ -76,8 +76,13 @@ struct ctrl_io { /* one request to a store; embedded in a command */
 	struct ctrl_loop *loop; /* on whose thread done() runs */
 	void (*done)(struct ctrl_io *io,
 		     int error); /* 0 or -errno; exactly once, never from within submit() */
-	struct ctrl_io *next;    /* the store's own */
-	uint64_t moved;          /* the store's own */
+	/* the store's own, until done() */
+	struct ctrl_io *next;
+	uint64_t moved;
+	struct ctrl_store *store;
+	int result;
+	void (*step)(struct ctrl_io *io, int result); /* the ring answered */
+	int (*work)(struct ctrl_io *io);              /* on a thread of the pool; may block */
 };
 
 struct ctrl_store_geometry {
@@ -131,7 +136,7 @@ int ctrl_loop_watch(struct ctrl_loop *loop, struct ctrl_watch *w, uint32_t event
 int ctrl_loop_rewatch(struct ctrl_loop *loop, struct ctrl_watch *w, uint32_t events);
 /* @w is not called again, not even for events already fetched from epoll; it may be freed at once. */
 void ctrl_loop_unwatch(struct ctrl_loop *loop, struct ctrl_watch *w);
-/* Coarse (about 10 ms); any thread may not: only the loop's own. */
+/* Coarse: never early, late by up to 10 ms and an eighth of the time.  Only the loop's own thread. */
 void ctrl_timer_arm(struct ctrl_loop *loop, struct ctrl_timer *t, uint64_t in_ms);
 void ctrl_timer_cancel(struct ctrl_loop *loop, struct ctrl_timer *t);
 /* Run @fn(@arg) on the loop's thread soon.  Any thread. */
@@ -151,6 +156,7 @@ void ctrl_loop_buffer_put(struct ctrl_loop *loop, void *buf, uint32_t len);
  * back to this loop (the budget is divided among the loops), one waiter for each; it is no longer waiting then.
  */
 struct ctrl_buffer_wait {
+	uint32_t len; /* told when so many bytes are to be had; 0: when any are */
 	void (*ready)(struct ctrl_buffer_wait *w);
 	struct ctrl_buffer_wait *prev, *next; /* the loop's own */
 	bool waiting;
@@ -184,7 +190,9 @@ struct ctrl_subsystem {
 	struct ctrl_subsystem *next;
 };
 
-#define CTRL_MAX_AER 4u
+#define CTRL_MAX_AER    4u
+#define CTRL_MAX_ABORTS 4u
+#define CTRL_N_FEATURES 16u
 
 struct ctrl_controller {
 	struct ctrl_subsystem *sub;
@@ -199,20 +207,45 @@ struct ctrl_controller {
 	struct ctrl_queue *admin;  /* NULL once it went */
 	struct ctrl_queue *queues; /* all, linked; indexed by qid on search */
 	uint32_t refs;             /* queues that point here */
-	bool dead;                 /* shut down or reset: queues close */
+	bool dead;                 /* the admin queue went: the others close */
+	uint64_t *changed;         /* namespaces that changed since the log was read, a bit each */
+	bool changed_any, event_pending, event_posted;
 	struct ctrl_controller *next;
+	/* the admin queue's thread alone */
+	struct ctrl_cmd *aer[CTRL_MAX_AER];
+	uint32_t n_aer, n_aborts;
+	bool event_masked; /* sent, and its log page not read since */
+	uint32_t features[CTRL_N_FEATURES];
+	struct ctrl_timer keep_alive;
+	atomic_uint_fast64_t seen_ns; /* when anything last came, on any queue */
+	atomic_bool no_cache; /* the volatile write cache is switched off: writes are durable */
 	/* counters for SMART and error log, atomics */
 	atomic_uint_fast64_t read_units, write_units, reads, writes, errors;
 	struct nvme_log_error log[16];
 	uint32_t log_at;
 };
 
-/* Connect: make a controller for an admin queue, or join an I/O queue to one. Returns an NVMe status. */
+/*
+ * Connect: make a controller for an admin queue, or join an I/O queue to one. Returns an NVMe status; *@where is
+ * the field at fault as Connect's response names it.
+ */
 uint16_t ctrl_connect(struct ctrl_queue *q, const struct nvme_connect_data *data, uint16_t qid,
-		      uint16_t sqsize, uint8_t cattr, uint32_t kato_ms, uint16_t *cntlid);
-/* A queue's connection is gone (any reason). Frees the controller with the last one. */
+		      uint16_t sqsize, uint8_t cattr, uint32_t kato_ms, uint32_t *where);
+#define CTRL_CONNECT_IN_DATA (1u << 16)
+/* A queue's connection is gone, for whatever reason; an admin queue takes the I/O queues with it. */
 void ctrl_disconnect(struct ctrl_queue *q);
+/* Its last command ended too.  Frees the controller with the last queue. */
+void ctrl_leave(struct ctrl_queue *q);
+/* Controller reset: the I/O queues close, features are as they were at first. */
+void ctrl_reset(struct ctrl_controller *c);
+void ctrl_set_keep_alive(struct ctrl_controller *c, uint32_t kato_ms);
+/* Answer an event request, if there is an event that the host wants to hear of.  Admin queue's thread. */
+void ctrl_events_flush(struct ctrl_controller *c);
+void ctrl_events_abort(struct ctrl_controller *c, uint16_t status);
 struct ctrl_namespace *ctrl_namespace(struct ctrl_controller *c, uint32_t nsid);
+uint64_t ctrl_namespace_blocks(const struct ctrl_namespace *ns);
+/* Some namespace has a volatile write cache. */
+bool ctrl_subsystem_cached(const struct ctrl_subsystem *sub);
 
 /* @serial NULL: made from the NQN.  The server links and owns what it made. */
 int ctrl_subsystem_new(struct ctrl_server *s, const char *nqn, const char *serial,
@@ -240,9 +273,10 @@ struct ctrl_cmd {
 	struct ctrl_queue *q;
 	const struct ctrl_command *row;
 	enum ctrl_direction dir;
-	uint32_t data_len; /* bytes that move */
-	uint32_t xfer_len; /* of the host's SGL */
-	uint8_t *data;     /* data_len bytes, from the loop's buffers */
+	uint32_t data_len;    /* bytes that move */
+	uint32_t xfer_len;    /* of the host's SGL */
+	uint32_t capsule_len; /* of the data that came in the capsule */
+	uint8_t *data;        /* data_len bytes, from the loop's buffers */
 	struct ctrl_io io;
 	struct ctrl_namespace *ns;
 	bool aborted;
@@ -252,7 +286,7 @@ struct ctrl_cmd {
 	uint32_t received, sent;
 	uint16_t ttag;
 	uint8_t state;
-	/* a handler's own, for commands of several steps */
+	/* a handler's own, for commands of several steps; aux is a second buffer, if prepare asked for one */
 	uint64_t step[4];
 	uint8_t *aux;
 	uint32_t aux_len;
@@ -279,6 +313,7 @@ struct ctrl_queue { /* one connection; embedded first in the transport's own str
 	uint16_t qid;
 	uint16_t size; /* entries */
 	uint16_t sqhd;
+	uint16_t parked; /* commands that stay until something happens: event requests */
 	bool no_sq_flow;
 	bool loopback;
 	const struct ctrl_transport *transport;
@@ -297,6 +332,8 @@ struct ctrl_transport {
 	void (*drain)(struct ctrl_queue *q);
 	/* Find an outstanding command of this queue, or NULL; for Abort. Loop thread only. */
 	struct ctrl_cmd *(*find)(struct ctrl_queue *q, uint16_t cid);
+	/* End a command that waits for its turn, with NVME_SC_ABORT_REQUESTED; false if it is under way. */
+	bool (*abort)(struct ctrl_cmd *cmd);
 };
 
 /* A capsule arrived: look it up and prepare it. On success the transport moves data and then calls ctrl_run(). */
@@ -306,10 +343,31 @@ void ctrl_run(struct ctrl_cmd *cmd);
 void ctrl_complete(struct ctrl_cmd *cmd, uint16_t status);
 /* -errno of a store → NVMe status. */
 uint16_t ctrl_status_of(int error, enum ctrl_io_op op);
+/* Send cmd->io, filled in but for loop and done, to the command's namespace. */
+void ctrl_store_submit(struct ctrl_cmd *cmd, struct ctrl_store *store,
+		       void (*done)(struct ctrl_io *io, int error));
+struct ctrl_cmd *ctrl_cmd_of(struct ctrl_io *io);
 
-extern const struct ctrl_command ctrl_admin_commands[], ctrl_nvm_commands[],
-	ctrl_fabrics_commands[];
-extern const uint32_t ctrl_n_admin_commands, ctrl_n_nvm_commands, ctrl_n_fabrics_commands;
+struct ctrl_command_set {
+	const struct ctrl_command *rows;
+	uint32_t n;
+};
+extern const struct ctrl_command_set ctrl_admin_set, ctrl_discovery_set, ctrl_nvm_set,
+	ctrl_fabrics_set;
+
+/* ---- data to the host (admin.c, admin_log.c, admin_features.c, discovery.c) ---- */
+
+uint16_t ctrl_identify_prepare(struct ctrl_cmd *cmd);
+void ctrl_identify_run(struct ctrl_cmd *cmd);
+uint16_t ctrl_log_prepare(struct ctrl_cmd *cmd);
+void ctrl_log_run(struct ctrl_cmd *cmd);
+uint16_t ctrl_get_features_prepare(struct ctrl_cmd *cmd);
+void ctrl_get_features_run(struct ctrl_cmd *cmd);
+void ctrl_set_features_run(struct ctrl_cmd *cmd);
+void ctrl_features_reset(struct ctrl_controller *c);
+bool ctrl_feature_exists(uint8_t fid);
+/* malloc'd. */
+int ctrl_discovery_log(const struct ctrl_queue *q, uint8_t **log, size_t *len);
 
 /* ---- the server (server.c) ---- */
 

@@ -135,6 +135,7 @@ enum nvme_status {
 	NVME_SC_CONFLICTING_ATTRIBUTES = 0x180,
 	NVME_SC_READ_ONLY = 0x182,
 	NVME_SC_COMMAND_SIZE_LIMIT = 0x183, /* command size limits exceeded (Copy) */
+	NVME_SC_OVERLAPPING_IO = 0x187,
 	/* of fabrics commands, in the same type */
 	NVME_SC_CONNECT_FORMAT = 0x180,
 	NVME_SC_CONNECT_BUSY = 0x181,

@@ -52,6 +52,7 @@ static const struct nvme_status_info statuses[] = {
 	ROW(NVME_SC_CONFLICTING_ATTRIBUTES, "conflicting-attributes", "attributes conflict"),
 	ROW(NVME_SC_READ_ONLY, "read-only-range", "write to a read-only range"),
 	ROW(NVME_SC_COMMAND_SIZE_LIMIT, "size-limit", "the command's size limits are exceeded"),
+	ROW(NVME_SC_OVERLAPPING_IO, "overlapping-io", "source and destination overlap"),
 	RETRY(NVME_SC_WRITE_FAULT, "write-fault", "the medium could not be written"),
 	RETRY(NVME_SC_READ_ERROR, "read-error", "the medium could not be read"),
 	ROW(NVME_SC_COMPARE_FAILED, "compare-failed", "the data differ"),
