@@ -43,29 +43,6 @@ struct x86_code {
 	uint32_t *at; /* [n_insns + 1], ascending: where the code of each instruction starts */
 };
 
-/* ---- jumps ---- */
-
-/*
- * Does a short jump, written next, reach the instruction at target?  Pass 0 measured everything at its
- * longest, so a distance that fits there fits.
- */
-static bool reaches(const struct jit *j, uint32_t pc, uint32_t target)
-{
-	uint32_t end = (uint32_t)(j->p - j->piece) + 2;
-
-	if (j->pass == 0)
-		return false;
-	if (target <= pc)
-		return j->wide[pc] - j->wide[target] + end <= 128;
-	return j->wide[target] - j->wide[pc] <= 127 + end;
-}
-
-static void save_pc(struct jit *j, uint32_t pc)
-{
-	jit_exec(j, false, 0xc7, 0, offsetof(struct sbpf_exec, pc));
-	jit_4(j, pc);
-}
-
 /* ---- leaving a function ---- */
 
 static const uint8_t saved_regs[4] = {RBX, R13, R14, R15}; /* r6 to r9 */
@@ -97,7 +74,24 @@ static uint32_t leave_bytes(const struct jit *j)
 	return (writes & 1) + 2u * (uint32_t)__builtin_popcount(writes >> 1) + wants_filler(j) + 1;
 }
 
+/* ---- jumps ---- */
+
 #define ALWAYS 0x10u /* a condition code for jump_to() */
+
+/*
+ * Does a short jump, written next, reach the instruction at target?  Pass 0 measured everything at its
+ * longest, this jump included, so a distance that fits there fits.
+ */
+static bool reaches(const struct jit *j, unsigned int cc, uint32_t pc, uint32_t target)
+{
+	uint32_t start = (uint32_t)(j->p - j->piece);
+
+	if (j->pass == 0)
+		return false;
+	if (target <= pc)
+		return j->wide[pc] - j->wide[target] + start + 2 <= 128;
+	return j->wide[target] - j->wide[pc] - start - (cc == ALWAYS ? 5 : 6) <= 127;
+}
 
 static bool is_exit(const struct jit *j, uint32_t pc)
 {
@@ -115,7 +109,7 @@ static void jump_to(struct jit *j, unsigned int cc, uint32_t pc, uint32_t target
 {
 	if (is_exit(j, target) && cc == ALWAYS) {
 		leave(j);
-	} else if (!is_exit(j, target) && reaches(j, pc, target)) {
+	} else if (!is_exit(j, target) && reaches(j, cc, pc, target)) {
 		jit_1(j, cc == ALWAYS ? 0xeb : 0x70 | cc);
 		jit_1(j, (uint8_t)(j->at[target] - (jit_here(j) + 1)));
 	} else {
@@ -125,6 +119,11 @@ static void jump_to(struct jit *j, unsigned int cc, uint32_t pc, uint32_t target
 
 /* ---- fuel ---- */
 
+static void save_pc(struct jit *j, uint32_t pc)
+{
+	jit_exec(j, false, 0xc7, 0, offsetof(struct sbpf_exec, pc));
+	jit_4(j, pc);
+}
 /*
  * Cold code stands behind the function: one way out for conditional exits, then a stub for each charge.  All stubs are
  * of one size, so that the n-th has a known place.
@@ -718,9 +717,32 @@ static int64_t x86_locate(const struct sbpf_exec *x)
 	return (int64_t)lo - 1;
 }
 
+/* Some systems forbid what this tier lives on (SELinux, systemd's MemoryDenyWriteExecute): try it once. */
+static bool code_allowed;
+
+static void try_code(void)
+{
+	size_t page = (size_t)sysconf(_SC_PAGESIZE);
+	void *mem = mmap(NULL, page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (mem == MAP_FAILED)
+		return;
+	code_allowed = mprotect(mem, page, PROT_READ | PROT_EXEC) == 0;
+	munmap(mem, page);
+}
+
+static const char *x86_missing(void)
+{
+	static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+	pthread_once(&once, try_code);
+	return code_allowed ? NULL : "this system does not let a process make code executable";
+}
+
 const struct sbpf_engine sbpf_engine_x86_64 = {
 	.name = "template",
 	.tier = SBPF_TIER_TEMPLATE,
+	.missing = x86_missing,
 	.compile = x86_compile,
 	.free = x86_free,
 	.run = x86_run,

@@ -4,11 +4,18 @@
  * what the interpreter does, and leaves the thread and all other registers as they were.
  */
 #include <asm/prctl.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "insns.h"
 #include "sbpf/jit_x86_64_emit.h"
+
+#ifndef PR_SET_MDWE /* Linux 6.3 */
+#define PR_SET_MDWE              65
+#define PR_MDWE_REFUSE_EXEC_GAIN 1
+#endif
 
 #define MOVX(cls, d, s, bits) INSN((cls) | BPF_MOV | BPF_X, d, s, bits, 0)
 #define WIN_BYTES             16384u
@@ -419,6 +426,58 @@ static void fused_neighbours(void **state)
 	}
 }
 
+/*
+ * A 32-bit move of a register to itself costs nothing where the upper half is known to be zero: one after each instruction,
+ * with either half known or not before it.
+ */
+static void truncated_after(struct sbpf_insn insn)
+{
+	struct maker m;
+
+	for (unsigned int known = 0; known < 4; known++) {
+		uint32_t head = begin_loop(&m, 3, 4, 9);
+
+		if (known & 1)
+			PUT(&m, MOVX(BPF_ALU, 3, 3, 0));
+		if (known & 2)
+			PUT(&m, MOVX(BPF_ALU, 4, 4, 0));
+		/* the stores end any fusing */
+		PUT(&m, STOREI(BPF_B, 10, -8, 0), insn, STOREI(BPF_B, 10, -8, 0),
+		    MOVX(BPF_ALU, 3, 3, 0), STOREI(BPF_B, 10, -8, 0), MOVX(BPF_ALU, 4, 4, 0));
+		end_loop(&m, head, 3, 4, 9, N_VALUES * N_VALUES);
+		same_on_both(&m, true);
+	}
+}
+
+static void what_is_known_of_upper_halves_is_true(void **state)
+{
+	for (unsigned int cls = BPF_ALU; cls <= BPF_ALU64; cls += BPF_ALU64 - BPF_ALU) {
+		for (size_t i = 0; i < N_ELEMS(binary); i++) {
+			truncated_after(
+				(struct sbpf_insn)INSN(cls | binary[i] | BPF_X, 3, 4, 0, 0));
+			for (size_t k = 0; k < N_IMMS; k++)
+				truncated_after((struct sbpf_insn)INSN(cls | binary[i] | BPF_K, 3,
+								       0, 0, imms[k]));
+		}
+		for (int bits = 8; bits <= (cls == BPF_ALU ? 16 : 32); bits *= 2)
+			truncated_after((struct sbpf_insn)MOVX(cls, 3, 4, bits));
+		for (int bits = 16; bits <= 64; bits *= 2)
+			truncated_after((struct sbpf_insn)INSN(cls | BPF_END, 3, 0, 0, bits));
+		truncated_after((struct sbpf_insn)INSN(cls | BPF_NEG, 3, 0, 0, 0));
+	}
+	for (int size = 0; size <= BPF_DW; size += BPF_H) {
+		truncated_after((struct sbpf_insn)LOAD(size, 3, 9, 0));
+		if (size != BPF_DW)
+			truncated_after(
+				(struct sbpf_insn)INSN(BPF_LDX | BPF_MEMSX | size, 3, 9, 0, 0));
+	}
+	for (int size = BPF_W; size <= BPF_DW; size += BPF_DW - BPF_W) {
+		truncated_after((struct sbpf_insn)ATOMIC(size, 9, 0, 4, BPF_ADD | BPF_FETCH));
+		truncated_after((struct sbpf_insn)ATOMIC(size, 9, 0, 4, BPF_XCHG));
+		truncated_after((struct sbpf_insn)ATOMIC(size, 9, 0, 4, BPF_ADD));
+	}
+}
+
 /* ---- jumps ---- */
 
 static const uint8_t conditions[] = {
@@ -532,27 +591,32 @@ static uint32_t put_filler(struct maker *m, unsigned int n, unsigned int extra)
 }
 
 /* Short jumps reach 127 bytes forward and 128 back; a loop in between, which is aligned, must not break one. */
+static void put_distance(struct maker *m, bool inner_loop, struct sbpf_insn forward, unsigned int k)
+{
+	uint32_t head, at;
+
+	PUT(m, MOV(6, 3), MOV(7, 0));
+	head = m->n;
+	put_filler(m, k / 4, k % 4);
+	PUT(m, ADD(6, -1), JNE(6, 0, (int16_t)(head - m->n - 2)));
+	at = m->n;
+	PUT(m, forward);
+	if (inner_loop)
+		PUT(m, ADD(7, 1), INSN(BPF_JMP | BPF_JSET | BPF_K, 7, 0, -2, 7));
+	put_filler(m, k / 4, k % 4);
+	m->insns[at].off = (int16_t)(m->n - at - 1);
+	PUT(m, ADD(2, 1000));
+}
+
 static void jumps_over_any_distance(void **state)
 {
+	static const struct sbpf_insn forward[] = {JA(0), JEQ(6, 0, 0)};
 	struct maker m;
 
 	for (unsigned int kind = 0; kind < 4; kind++)
 		for (unsigned int k = 0; k < 4 * 40; k++) {
-			uint32_t at, head;
-
 			begin(&m);
-			PUT(&m, MOV(6, 3), MOV(7, 0));
-			head = m.n;
-			if (kind & 1)
-				PUT(&m, ADD(7, 1), INSN(BPF_JMP | BPF_JSET | BPF_K, 7, 0, -2, 7));
-			at = m.n;
-			PUT(&m,
-			    kind & 2 ? (struct sbpf_insn)JA(0) : (struct sbpf_insn)JNE(6, 0, 0));
-			m.insns[at].off = (int16_t)put_filler(&m, k / 4, k % 4);
-			PUT(&m, ADD(2, 1000), ADD(6, -1));
-			if (kind & 2)
-				put_filler(&m, k / 4, k % 4);
-			PUT(&m, JNE(6, 0, (int16_t)(head - m.n - 1)));
+			put_distance(&m, kind >> 1, forward[kind & 1], k);
 			end(&m);
 			same_on_both(&m, false);
 			assert_int_equal(seen[1].code, 0);
@@ -563,9 +627,12 @@ static void jumps_over_any_distance(void **state)
 
 static const uint8_t sizes[] = {BPF_B, BPF_H, BPF_W, BPF_DW};
 
-static void access_on(struct maker *m, unsigned int base, unsigned int reg, int off, unsigned int k)
+/* Each kind of access at bytes of its own; what is loaded goes to slot @slot of OUT. */
+static void access_on(struct maker *m, unsigned int base, unsigned int reg, int off, unsigned int k,
+		      unsigned int slot)
 {
-	uint64_t address = IN + 64 + 16 * (base + reg);
+	uint64_t address = IN + 64 + 16 * k;
+	unsigned int at = other_than(base, reg, 99);
 
 	PUT(m, LDDW(base, (address - (uint64_t)(int64_t)off) | 0xabcd1234ull << 32));
 	if (base != reg)
@@ -584,6 +651,7 @@ static void access_on(struct maker *m, unsigned int base, unsigned int reg, int 
 		PUT(m, INSN(BPF_LDX | BPF_MEMSX | sizes[k % 3], reg, base, off, 0));
 		break;
 	}
+	PUT(m, MOV32(at, OUT + 8 * slot), STORE(BPF_DW, at, 0, reg));
 }
 
 static void loads_and_stores_of_any_size_register_and_offset(void **state)
@@ -596,7 +664,7 @@ static void loads_and_stores_of_any_size_register_and_offset(void **state)
 			begin(&m);
 			for (unsigned int k = 0; k < 16; k++)
 				for (size_t o = 0; o < N_ELEMS(offs); o++)
-					access_on(&m, base, reg, offs[o], k);
+					access_on(&m, base, reg, offs[o], k, k * N_ELEMS(offs) + o);
 			end(&m);
 			same_on_both(&m, false);
 			assert_int_equal(seen[1].code, 0);
@@ -686,16 +754,19 @@ static void atomics_on_any_registers(void **state)
 			for (unsigned int k = 0; k < N_ELEMS(ops) * 2; k++) {
 				unsigned int size = k % 2 ? BPF_W : BPF_DW;
 
-				/* misaligned, across a cache line, at times where r0 matches */
+				/* misaligned, across a cache line, at times where r0 (or its half) matches */
+				PUT(&m, LDDW(reg, 0x8877665544332211 + k));
 				if (k % 3 && base != 0)
-					PUT(&m, MOV32(base, IN + 61), LOAD(size, 0, base, 0));
+					PUT(&m, MOV32(base, IN + 61), LOAD(BPF_DW, 0, base, 0));
 				PUT(&m, MOV32(base, IN + 61),
-				    ATOMIC(size, base, 0, reg, ops[k / 2]),
-				    ATOMIC(size, base == reg ? 10 : base, base == reg ? -12 : 4096,
-					   reg, ops[k / 2]));
+				    ATOMIC(size, base, 0, reg, ops[k / 2]));
+				if (base != reg) /* else it may be the old value by now */
+					PUT(&m, STORE(BPF_DW, base, 64 + 16 * (int)k, 0),
+					    ATOMIC(size, base, 4096, reg, ops[k / 2]));
 			}
 			end(&m);
 			same_on_both(&m, false);
+			assert_int_equal(seen[1].code, 0);
 		}
 }
 
@@ -893,6 +964,33 @@ static void no_page_is_writable_and_executable(void **state)
 	assert_int_equal(pages_with('x', 'x'), executable);
 }
 
+/* In a child, and before anything else asks for the tier: the answer is kept. */
+static void where_code_cannot_be_made_executable_the_interpreter_runs(void **state)
+{
+	struct sbpf_program *prog = ASSEMBLE(MOV(0, 7), EXIT);
+	int status;
+	pid_t child;
+
+	child = fork();
+	if (child == 0) {
+		struct sbpf_code_info info = {.size = sizeof(info)};
+		struct sbpf_error err;
+
+		if (prctl(PR_SET_MDWE, PR_MDWE_REFUSE_EXEC_GAIN, 0, 0, 0))
+			_exit(77);
+		_exit(!sbpf_tier_missing(SBPF_TIER_TEMPLATE) ||
+		      sbpf_program_compile(prog, SBPF_TIER_TEMPLATE, NULL, &err) != -EOPNOTSUPP ||
+		      sbpf_program_compile(prog, SBPF_TIER_AUTO, &info, &err) ||
+		      info.tier != SBPF_TIER_INTERP);
+	}
+	assert_int_equal(waitpid(child, &status, 0), child);
+	sbpf_program_unref(prog);
+	assert_true(WIFEXITED(status));
+	if (WEXITSTATUS(status) == 77)
+		skip(); /* Linux before 6.3 */
+	assert_int_equal(WEXITSTATUS(status), 0);
+}
+
 static void a_million_instructions_compile_and_run(void **state)
 {
 	struct sbpf_insn *insns = calloc(SBPF_MAX_INSNS, sizeof(*insns));
@@ -947,10 +1045,12 @@ static int with_all_the_machine_has(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(where_code_cannot_be_made_executable_the_interpreter_runs),
 		cmocka_unit_test(arithmetic_between_any_two_registers),
 		cmocka_unit_test(arithmetic_with_any_constant),
 		cmocka_unit_test(moves_negations_and_swaps),
 		cmocka_unit_test(fused_neighbours),
+		cmocka_unit_test(what_is_known_of_upper_halves_is_true),
 		cmocka_unit_test(conditions_on_any_two_registers),
 		cmocka_unit_test(conditions_on_any_constant),
 		cmocka_unit_test(flags_are_of_the_right_width),
