@@ -760,7 +760,7 @@ static void atomics_on_any_registers(void **state)
 					PUT(&m, MOV32(base, IN + 61), LOAD(BPF_DW, 0, base, 0));
 				PUT(&m, MOV32(base, IN + 61),
 				    ATOMIC(size, base, 0, reg, ops[k / 2]));
-				if (base != reg) /* else it may be the old value by now */
+				if (base && base != reg) /* else it may be the old value by now */
 					PUT(&m, STORE(BPF_DW, base, 64 + 16 * (int)k, 0),
 					    ATOMIC(size, base, 4096, reg, ops[k / 2]));
 			}
