@@ -171,17 +171,10 @@ static struct sbpf_load_opts load_opts(const struct sbpf_load_opts *opts)
 	return o;
 }
 
-int sbpf_program_from_elf(const void *image, size_t len, const struct sbpf_load_opts *opts,
-			  struct sbpf_program **out, struct sbpf_error *err)
+/* The last step of loading: @r is what the steps before it came to. */
+static int loaded(struct sbpf_program *prog, int r, struct sbpf_program **out,
+		  struct sbpf_error *err)
 {
-	struct sbpf_load_opts o = load_opts(opts);
-	struct sbpf_program *prog = sbpf_program_new();
-	int r;
-
-	*out = NULL;
-	if (!prog)
-		return sbpf_fail(err, NULL, -ENOMEM, -1, "out of memory for the program");
-	r = sbpf_elf_load(prog, image, len, &o, err);
 	if (!r)
 		r = sbpf_verify(prog, err);
 	if (r) {
@@ -190,6 +183,18 @@ int sbpf_program_from_elf(const void *image, size_t len, const struct sbpf_load_
 	}
 	*out = prog;
 	return 0;
+}
+
+int sbpf_program_from_elf(const void *image, size_t len, const struct sbpf_load_opts *opts,
+			  struct sbpf_program **out, struct sbpf_error *err)
+{
+	struct sbpf_load_opts o = load_opts(opts);
+	struct sbpf_program *prog = sbpf_program_new();
+
+	*out = NULL;
+	if (!prog)
+		return sbpf_fail(err, NULL, -ENOMEM, -1, "out of memory for the program");
+	return loaded(prog, sbpf_elf_load(prog, image, len, &o, err), out, err);
 }
 
 /* The instruction a local call at @pc goes to, or -1 where it is none or leaves the program. */
@@ -282,20 +287,11 @@ int sbpf_program_from_insns(const void *insns, size_t n, const struct sbpf_load_
 {
 	struct sbpf_load_opts o = load_opts(opts);
 	struct sbpf_program *prog = sbpf_program_new();
-	int r;
 
 	*out = NULL;
 	if (!prog)
 		return sbpf_fail(err, NULL, -ENOMEM, -1, "out of memory for the program");
-	r = insns_load(prog, insns, n, &o, err);
-	if (!r)
-		r = sbpf_verify(prog, err);
-	if (r) {
-		sbpf_program_unref(prog);
-		return r;
-	}
-	*out = prog;
-	return 0;
+	return loaded(prog, insns_load(prog, insns, n, &o, err), out, err);
 }
 
 /* ---- questions ---- */
