@@ -86,7 +86,7 @@ struct ctrl_io { /* one request to a store; embedded in a command */
 };
 
 struct ctrl_store_geometry {
-	uint64_t bytes;
+	_Atomic uint64_t bytes; /* refresh() may change it under whoever reads it */
 	uint32_t block;     /* logical block size: 512 or 4096 */
 	uint32_t preferred; /* write granularity in bytes */
 	bool read_only;
@@ -113,7 +113,7 @@ struct ctrl_store { /* embed first */
 	char *how; /* "io_uring, O_DIRECT" or why not; for logs and metrics */
 };
 
-/* "ram:1G", "null:1T", "file:/path", or a bare path. */
+/* "ram:1G", "null:1T", "file:/path", or a bare path; ",ro" at its end means read-only. */
 int ctrl_store_open(const char *spec, bool read_only, struct ctrl_store **out,
 		    struct ctrl_error *err);
 void ctrl_store_close(struct ctrl_store *store);
