@@ -19,6 +19,11 @@ demo:
 test: setup
 	./scripts/test.sh
 
+test-guest:
+	./scripts/setup.sh --guest
+	$(MAKE) --no-print-directory all
+	LIOD=$(BUILD)/tools/liod ./scripts/test-guest.sh
+
 bench:
 	./scripts/setup.sh --python
 	./scripts/bench.sh
@@ -32,4 +37,4 @@ format:
 clean:
 	rm -rf build build-*
 
-.PHONY: all setup demo test bench install format clean
+.PHONY: all setup demo test test-guest bench install format clean
