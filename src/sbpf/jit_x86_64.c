@@ -23,9 +23,8 @@
 
 #define HWCAP2_FSGSBASE 2u /* <asm/hwcap2.h>: the kernel lets programs write segment bases */
 #define FUNC_ALIGN      16u
-#define LOOP_ALIGN \
-	64u /* a line of the decoded-instruction cache; with 32 a tight loop loses a tenth */
-#define ZERO_UNROLLED 256u /* bytes of frame zeroed without a loop */
+#define LOOP_ALIGN      64u  /* the unit in which CPUs keep decoded instructions */
+#define ZERO_UNROLLED   256u /* bytes of frame zeroed without a loop */
 
 bool sbpf_x86_64_plain;
 
@@ -227,6 +226,25 @@ static void compare(struct jit *j, const struct sbpf_insn *insn)
 }
 
 /*
+ * Set the flags; returns the opposite of the condition.  cmova and cmovbe look at two flags and take twice as
+ * long as the others, so a > b is asked as b < a.
+ */
+static unsigned int compare_for_move(struct jit *j, const struct sbpf_insn *insn)
+{
+	unsigned int cc = cc_of[BPF_OP(insn->code) >> 4] ^ 1u;
+	struct sbpf_insn swapped = *insn;
+
+	if ((cc != CC_A && cc != CC_BE) || BPF_SRC(insn->code) != BPF_X) {
+		compare(j, insn);
+		return cc;
+	}
+	swapped.dst = insn->src;
+	swapped.src = insn->dst;
+	compare(j, &swapped);
+	return cc == CC_A ? CC_B : CC_AE;
+}
+
+/*
  * "if (!condition) dst = value", which clang spells as a jump over one move: a conditional move cannot be mispredicted.
  * A 32-bit one clears the upper half of dst in either case, so that must be zero before.
  */
@@ -253,8 +271,7 @@ static bool conditional_move(struct jit *j, const struct sbpf_insn *insn, uint32
 			w = true;
 		}
 	}
-	compare(j, insn);
-	cc = cc_of[BPF_OP(insn->code) >> 4] ^ 1u;
+	cc = compare_for_move(j, insn);
 	jit_rr(j, w, 0x140 | cc, jit_host[mov->dst], src);
 	return true;
 }
