@@ -233,6 +233,11 @@ void ctrl_loop_buffer_put(struct ctrl_loop *loop, void *buf, uint32_t len)
 	}
 }
 
+uint64_t ctrl_loop_buffer_bytes(const struct ctrl_loop *loop)
+{
+	return loop->buffers.n_used * order_bytes(loop->buffers.top);
+}
+
 int ctrl_loop_buffer_index(struct ctrl_loop *loop, const void *p, uint64_t len)
 {
 	const struct buffers *b = &loop->buffers;

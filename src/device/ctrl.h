@@ -20,6 +20,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 
@@ -86,7 +87,7 @@ struct ctrl_io { /* one request to a store; embedded in a command */
 };
 
 struct ctrl_store_geometry {
-	_Atomic uint64_t bytes; /* refresh() may change it under whoever reads it */
+	uint64_t bytes;     /* refresh() may change it: read it with ctrl_namespace_blocks() */
 	uint32_t block;     /* logical block size: 512 or 4096 */
 	uint32_t preferred; /* write granularity in bytes */
 	bool read_only;
@@ -190,9 +191,13 @@ struct ctrl_subsystem {
 	struct ctrl_subsystem *next;
 };
 
-#define CTRL_MAX_AER    4u
-#define CTRL_MAX_ABORTS 4u
-#define CTRL_N_FEATURES 16u
+#define CTRL_MAX_AER 4u
+/* What one Copy may do. */
+#define CTRL_COPY_RANGES      128u
+#define CTRL_COPY_RANGE_BYTES (4u << 20)
+#define CTRL_COPY_BYTES       (16u << 20)
+#define CTRL_MAX_ABORTS       4u
+#define CTRL_N_FEATURES       16u
 
 struct ctrl_controller {
 	struct ctrl_subsystem *sub;
@@ -319,6 +324,8 @@ struct ctrl_queue { /* one connection; embedded first in the transport's own str
 	const struct ctrl_transport *transport;
 	struct sockaddr_storage peer, local;
 	struct ctrl_queue *loop_prev, *loop_next; /* the server's own: all queues of a loop */
+	bool carries_io;    /* the server's own: counted as load of its loop */
+	uint32_t in_flight; /* the server's own: commands that began and did not end */
 };
 
 /* What a transport gives; tcp_target.c is the first. */
@@ -357,8 +364,6 @@ extern const struct ctrl_command_set ctrl_admin_set, ctrl_discovery_set, ctrl_nv
 
 /* ---- data to the host (admin.c, admin_log.c, admin_features.c, discovery.c) ---- */
 
-uint16_t ctrl_identify_prepare(struct ctrl_cmd *cmd);
-void ctrl_identify_run(struct ctrl_cmd *cmd);
 uint16_t ctrl_log_prepare(struct ctrl_cmd *cmd);
 void ctrl_log_run(struct ctrl_cmd *cmd);
 uint16_t ctrl_get_features_prepare(struct ctrl_cmd *cmd);
@@ -378,6 +383,7 @@ struct ctrl_server_opts {
 	bool insecure_network;                    /* listen elsewhere than on loopback */
 	void (*log)(void *arg, const char *line); /* key=value */
 	void *log_arg;
+	bool no_ring; /* serve stores by threads, as where io_uring is refused */
 };
 
 int ctrl_server_new(const struct ctrl_server_opts *opts, struct ctrl_server **out,
@@ -389,8 +395,11 @@ int ctrl_server_add_namespace(struct ctrl_server *s, const char *nqn, struct ctr
 /* ADDR:PORT, [v6]:PORT; port 0 picks one.  @fd >= 0: an already listening socket (socket activation). */
 int ctrl_server_listen(struct ctrl_server *s, const char *where, int fd, struct ctrl_error *err);
 int ctrl_server_start(struct ctrl_server *s, struct ctrl_error *err);
-/* Stop taking connections, finish what is outstanding (at most @ms), flush stores, close. */
-void ctrl_server_drain(struct ctrl_server *s, uint32_t ms);
+/*
+ * Stop taking connections, finish what is outstanding (at most @ms), close, flush stores.
+ * -ETIMEDOUT: a store does not answer, so the server cannot be freed: exit without.  -EIO: a flush failed.
+ */
+int ctrl_server_drain(struct ctrl_server *s, uint32_t ms);
 void ctrl_server_free(struct ctrl_server *s);
 /* The n-th listening address as ADDR:PORT. */
 const char *ctrl_server_address(const struct ctrl_server *s, unsigned int n);
@@ -400,7 +409,10 @@ struct ctrl_subsystem *ctrl_server_subsystems(struct ctrl_server *s);
 /* A queue came to its loop, or left it for good: its socket is closed and no command is left; it is freed next. */
 void ctrl_server_joined(struct ctrl_queue *q);
 void ctrl_server_left(struct ctrl_queue *q);
-/* A command ended (its row may be NULL): metrics. */
+/* Prometheus' text format.  Any thread, while the server runs. */
+void ctrl_server_metrics(struct ctrl_server *s, FILE *out);
+/* A command arrived; and ended (its row may be NULL): metrics. */
+void ctrl_server_began(const struct ctrl_cmd *cmd);
 void ctrl_server_count(const struct ctrl_cmd *cmd, uint16_t status);
 /* A connection was refused or ended for cause: metrics; @why is one of a few constant words. */
 void ctrl_server_reject(struct ctrl_server *s, const char *why);

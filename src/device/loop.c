@@ -270,6 +270,31 @@ static bool finish(struct ctrl_loop *loop)
 	return list.first;
 }
 
+void ctrl_loop_later(struct ctrl_loop *loop, struct ctrl_later *l)
+{
+	if (l->queued)
+		return;
+	l->queued = true;
+	l->next = NULL;
+	*loop->later_end = l;
+	loop->later_end = &l->next;
+}
+
+static void run_later(struct ctrl_loop *loop)
+{
+	struct ctrl_later *list = loop->later;
+
+	loop->later = NULL;
+	loop->later_end = &loop->later;
+	while (list) {
+		struct ctrl_later *l = list;
+
+		list = l->next;
+		l->queued = false;
+		l->run(l);
+	}
+}
+
 /* False: there is more to do at once. */
 static bool settle(struct ctrl_loop *loop)
 {
@@ -277,8 +302,9 @@ static bool settle(struct ctrl_loop *loop)
 		bool more = loop->has_ring && ring_turn(loop);
 
 		more |= finish(loop);
+		run_later(loop);
 		buffers_wake(loop);
-		if (!more && !loop->finished.first)
+		if (!more && !loop->finished.first && !loop->later)
 			return true;
 	}
 	return false;
@@ -382,6 +408,7 @@ int ctrl_loop_new(const struct ctrl_loop_opts *opts, struct ctrl_loop **out)
 	pthread_mutex_init(&loop->lock, NULL);
 	pthread_cond_init(&loop->setup_done, NULL);
 	loop->posts_end = &loop->posts;
+	loop->later_end = &loop->later;
 	loop->user = opts->user;
 	loop->has_ring = !opts->no_ring && !ctrl_ring_refused();
 	timers_init(&loop->timers);

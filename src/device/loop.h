@@ -22,6 +22,8 @@ int ctrl_loop_new(const struct ctrl_loop_opts *opts, struct ctrl_loop **out);
 /* Ends the thread once its store requests are done and all that was posted has run.  Not on that thread. */
 void ctrl_loop_free(struct ctrl_loop *loop);
 void *ctrl_loop_user(const struct ctrl_loop *loop);
+/* Bytes of data buffers that have memory now.  Any thread. */
+uint64_t ctrl_loop_buffer_bytes(const struct ctrl_loop *loop);
 bool ctrl_loop_is_current(const struct ctrl_loop *loop);
 /* 0, or the error with which the kernel refuses io_uring to this process; asked once. */
 int ctrl_ring_refused(void);

@@ -43,12 +43,12 @@ int timers_wait_ms(const struct timers *t);
 
 struct buffers {
 	uint8_t *base;
-	uint32_t top;          /* order of a top block: its size is 4096 << top */
-	uint32_t n_top;        /* top blocks that the budget allows */
-	uint32_t n_used;       /* top blocks that have memory */
-	uint32_t *next, *prev; /* of a free block, by its first page; links of free lists */
-	uint8_t *order;        /* of a free block, by its first page; else BUFFER_TAKEN */
-	uint8_t *used;         /* a top block has memory; 2: and is registered with the ring */
+	uint32_t top;            /* order of a top block: its size is 4096 << top */
+	uint32_t n_top;          /* top blocks that the budget allows */
+	_Atomic uint32_t n_used; /* top blocks that have memory */
+	uint32_t *next, *prev;   /* of a free block, by its first page; links of free lists */
+	uint8_t *order;          /* of a free block, by its first page; else BUFFER_TAKEN */
+	uint8_t *used;           /* a top block has memory; 2: and is registered with the ring */
 	uint32_t free[BUFFER_ORDERS];
 	uint32_t idle,
 		idle_min; /* free top blocks with memory now, and the fewest since the last look */
@@ -92,6 +92,7 @@ struct ctrl_loop {
 	uint32_t elsewhere;      /* requests that other threads have */
 	struct io_list finished; /* done() is to be called */
 	struct io_list parked;   /* wait for room in the ring */
+	struct ctrl_later *later, **later_end;
 	bool stop;
 	void *user;
 

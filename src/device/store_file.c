@@ -304,7 +304,8 @@ static void file_refresh(struct ctrl_store *store)
 	uint64_t size;
 
 	if (!file_size(f, &size))
-		store->geo.bytes = size / store->geo.block * store->geo.block;
+		__atomic_store_n(&store->geo.bytes, size / store->geo.block * store->geo.block,
+				 __ATOMIC_RELAXED);
 }
 
 const struct ctrl_store_ops ctrl_store_file = {
