@@ -132,8 +132,8 @@ static int next_field(const struct pack *pk)
 }
 
 /*
- * "a=b" is a name with its value where 'a' is declared; else it is a value that happens to hold a '='
- * (a pattern), unless it could only be a mistyped name: no argument left, or a number expected.
+ * "a=b" is a name with its value where 'a' is declared; else it is a value that happens to hold a
+ * '=' (a pattern), unless it could only be a mistyped name: no argument left, or a number expected.
  */
 static int assign(const struct pack *pk, const char *arg)
 {

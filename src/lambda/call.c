@@ -2,9 +2,9 @@
 /*
  * call.c - one call of a function: its windows, its context, its budget, what came of it.
  *
- * Every window shows exactly what contract 1 promises and nothing else: input with zero edges, zeroed
- * output and heap, state with a zero tail.  A call without input (merge, finish) sees one zero page
- * there; fold and merge see one zero page of output and an out_cap of 0.
+ * Every window shows exactly what contract 1 promises and nothing else: input with zero edges,
+ * zeroed output and heap, state with a zero tail.  A call without input (merge, finish) sees one
+ * zero page there; fold and merge see one zero page of output and an out_cap of 0.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -14,8 +14,9 @@
 #include "lambdaio/function.h"
 
 /*
- * From this size on input is mapped where the source can, below it is read into the window: a mapping
- * costs system calls and page faults that a small copy does not (docs/io.md has the measurements).
+ * From this size on input is mapped where the source can, below it is read into the window: a
+ * mapping costs system calls and page faults that a small copy does not (docs/io.md has the
+ * measurements).
  */
 #define MAP_MIN (512u << 10)
 /* Heaps up to this are cleared in place rather than dropped and faulted in again. */
@@ -214,8 +215,8 @@ static int clean_windows(struct worker *w, const struct call *c)
 
 static void fill_context(struct worker *w, const struct call *c)
 {
-	const struct
-	{ /* struct lambda_ctx as the function sees it: sandbox offsets instead of pointers */
+	/* struct lambda_ctx as the function sees it: sandbox offsets instead of pointers */
+	const struct {
 		uint64_t in, in_len, out, out_cap, arg, arg_len, heap, heap_len, offset, flags;
 	} ctx = {
 		.in = sbpf_window_offset(SBPF_WIN_IN) + (c->len ? c->off % SBPF_PAGE : 0),

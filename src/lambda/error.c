@@ -8,7 +8,7 @@
 
 #include "lambda/internal.h"
 
-/* Names and values in a message come from hostile files: it stays one line and no terminal obeys it. */
+/* Names in a message come from hostile files: it stays one line and no terminal obeys it. */
 static void one_line(char *s)
 {
 	for (; *s; s++)

@@ -16,12 +16,12 @@ const char *lambda_errname(int code);
 /* ---- values of the type language (schema.c) ---- */
 
 /*
- * Pack @len bytes of number text for @field (a literal, a comma list or a range) into @out, which has
- * count × size bytes.  @what names the thing in messages ("argument 'k'").
+ * Pack @len bytes of number text for @field (a literal, a comma list or a range) into @out, which
+ * has count × size bytes.  @what names the thing in messages ("argument 'k'").
  */
 int lambda_numbers_parse(const struct lambda_field *field, const char *text, size_t len,
 			 const char *what, uint8_t *out, struct lambda_error *err);
-/* The same for numbers that stand in a file: separated by blanks or commas.  -EINVAL without a message. */
+/* The same for numbers in a file, separated by blanks or commas.  -EINVAL without a message. */
 int lambda_numbers_scan(const struct lambda_field *field, const char *text, size_t len,
 			uint8_t *out);
 /* Bytes of a packed field that is not text. */
@@ -45,9 +45,9 @@ struct lambda_cutter {
 };
 
 /*
- * The functions below return 0 or -errno; -ENODATA: the source ended before @size, so more bytes are
- * needed (or the file was truncated).  A record start is 0, or follows a record's end; the end of the
- * data counts as one.
+ * The functions below return 0 or -errno; -ENODATA: the source ended before @size, so more bytes
+ * are needed (or the file was truncated).  A record start is 0, or follows a record's end; the end
+ * of the data counts as one.
  */
 
 /* The first record start at or after @off; -EMSGSIZE if there is none up to @limit. */
@@ -56,8 +56,9 @@ int lambda_record_next(const struct lambda_cutter *c, uint64_t off, uint64_t lim
 /* The last record start in (@lo, @hi], or @lo if there is none. */
 int lambda_record_last(const struct lambda_cutter *c, uint64_t lo, uint64_t hi, uint64_t *start);
 /*
- * Where the piece that starts at record start @a ends: at the first start at or after @target; if that is beyond @limit, at the last
- * one before.  -EMSGSIZE: the record at @a alone reaches beyond @limit.
+ * Where the piece that starts at record start @a ends: at the first start at or after @target; if
+ * that is beyond @limit, at the last one before.  -EMSGSIZE: the record at @a alone reaches beyond
+ * @limit.
  */
 int lambda_record_cut(const struct lambda_cutter *c, uint64_t a, uint64_t target, uint64_t limit,
 		      uint64_t *b);
@@ -67,7 +68,7 @@ struct lambda_range {
 	uint64_t end;      /* no record starts at or after this one is the range's */
 	uint64_t trailing; /* bytes of a fixed record cut short by the end of the data */
 };
-/* The records that start in [@offset, @offset + @length), @length UINT64_MAX for all; size must be known. */
+/* The records that start in [@offset, @offset + @length); the size must be known. */
 int lambda_record_range(const struct lambda_cutter *c, uint64_t offset, uint64_t length,
 			struct lambda_range *out);
 

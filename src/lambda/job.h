@@ -2,14 +2,15 @@
 /*
  * job.h - one request while it runs, shared by the modules that run it.
  *
- * A request goes one way: run.c plans it → pieces.c hands out spans of whole records, each with its
- * number in file order → call.c runs the function over a piece of one → order.c lets results out in
- * file order (state.c: into the merged state) → run.c finishes and reports.
+ * A request goes one way: run.c plans it → pieces.c hands out spans of whole records, each with
+ * its number in file order → call.c runs the function over a piece of one → order.c lets results
+ * out in file order (state.c: into the merged state) → run.c finishes and reports.
  *
  * A small request has one span and stays on the caller's thread: no thread, no lock, no allocation.
  *
- * Errors: whatever fails while span N is worked on is recorded under N, and the lowest N wins.  Since
- * every span before it is completed first, a request fails the same way for any number of threads.
+ * Errors: whatever fails while span N is worked on is recorded under N, and the lowest N wins.
+ * Since every span before it is completed first, a request fails the same way for any number of
+ * threads.
  */
 #ifndef LAMBDA_JOB_H
 #define LAMBDA_JOB_H
@@ -49,7 +50,6 @@ struct job {
 	bool in_order;       /* a state goes from call to call: scan, or fold without merge */
 	bool merging;        /* a fold whose spans are merged */
 	bool threaded;       /* more than one worker; set before the second starts */
-	unsigned threads;    /* workers there may be */
 	uint64_t chunk;      /* bytes of a piece */
 	uint64_t span;       /* bytes of a span */
 	uint64_t room;       /* of one call's memory budget: input and output together */
@@ -63,7 +63,6 @@ struct job {
 	uint64_t begin; /* of the first record; fixed by the first claim */
 	uint64_t next, next_seq;
 	uint64_t trailing;
-	uint64_t ahead_to;
 	size_t next_cut;
 	bool claimed_all;
 	bool eof;       /* sequential sources: all has been read, */
@@ -102,10 +101,9 @@ struct worker {
 	struct sbpf_sandbox *sb;
 	pthread_t thread;
 	struct lambda_error err; /* of what this worker does now */
-	uint64_t
-		out_dirty; /* first bytes of the output window that the last call is known to have written */
-	uint64_t span_fuel; /* of the current span's calls */
-	uint8_t *stage;     /* sequential sources: the current span's bytes, as they were read */
+	uint64_t out_dirty;      /* first bytes of OUT that the last call surely wrote */
+	uint64_t span_fuel;      /* of the current span's calls */
+	uint8_t *stage; /* sequential sources: the current span's bytes, as they were read */
 	size_t stage_cap;
 	struct lambda_source stage_src; /* reads them */
 	uint64_t stage_off, stage_len;
@@ -193,6 +191,7 @@ int state_init(struct worker *w);
 void state_free(struct job *job);
 /* Into the worker's state window (zero if nothing was saved), and back. */
 int state_load(struct worker *w);
+int state_zero(struct worker *w);
 void state_save(struct worker *w);
 /* The span's state @p comes after all merged so far. */
 int state_merge(struct worker *w, const struct span *span, const uint8_t *p);

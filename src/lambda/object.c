@@ -3,7 +3,8 @@
  * object.c - from an object file to a λ-function: its entries and what it says of itself.
  *
  * The runtime has loaded and verified the code; here the entries' sections and the .lambda.* notes
- * are read.  They come from a hostile file: every size is checked, every text is ended and printable.
+ * are read.  They come from a hostile file: every size is checked, every text is ended and
+ * printable.
  */
 #include <errno.h>
 #include <stdlib.h>

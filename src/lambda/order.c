@@ -2,10 +2,10 @@
 /*
  * order.c - results leave in file order, whatever order they were made in.
  *
- * Spans have turns.  The worker whose turn it is delivers straight from its sandbox; one that is ahead
- * leaves a copy in a bounded ring and goes on, or waits where the ring is full.  Whoever completes
- * a span also delivers the finished ones that follow it.  Quota and fuel are counted here, in file
- * order, so that they strike at the same place for any number of threads.
+ * Spans have turns.  The worker whose turn it is delivers straight from its sandbox; one that is
+ * ahead leaves a copy in a bounded ring and goes on, or waits where the ring is full.  Whoever
+ * completes a span also delivers the finished ones that follow it.  Quota and fuel are counted
+ * here, in file order, so that they strike at the same place for any number of threads.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -205,8 +205,8 @@ int order_emit(struct worker *w, const struct span *span, const uint8_t *p, size
 }
 
 /*
- * Under the lock: the span whose turn it is is complete: deliver it and those complete behind it.  Nobody
- * else is here, for the turn only moves on at the end of each round.
+ * Under the lock: the span whose turn it is is complete: deliver it and those complete behind it.
+ * Nobody else is here, for the turn only moves on at the end of each round.
  */
 static void drain(struct worker *w)
 {

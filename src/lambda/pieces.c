@@ -38,7 +38,7 @@ int pieces_cut_error(struct worker *w, int rc, uint64_t a, uint64_t target)
 		  : 0;
 }
 
-/* Where the span that starts at job->next should end: at the next given cut, or after job->span bytes. */
+/* Where the next span should end: at the next given cut, or after job->span bytes. */
 static uint64_t span_target(struct job *job)
 {
 	const struct lambda_request *req = job->req;
@@ -239,7 +239,7 @@ static uint64_t stream_end(struct worker *w)
 	return min_u64(end, whole);
 }
 
-/* 1: *end is where the span ends, all of it is in the stage, and whether it is the last is known. */
+/* 1: the span's end is found, all of it is staged, and whether it is the last is known. */
 static int stream_cut(struct worker *w, struct span *out)
 {
 	struct job *job = w->job;
@@ -330,22 +330,9 @@ static int claim_random(struct worker *w, struct span *out)
 	return rc ? pieces_cut_error(w, rc, job->next, target) : 1;
 }
 
-/* Ask for what the next claims will want, each byte once.  Returns how much, from *off. */
-static uint64_t wanted_ahead(struct job *job, uint64_t *off)
-{
-	uint64_t to = min_u64(add_sat(job->next, (job->threads + 1) * job->span), job->range_end);
-
-	*off = job->ahead_to > job->next ? job->ahead_to : job->next;
-	if (job->claimed_all || !job->src->ops->ahead || to <= *off)
-		return 0;
-	job->ahead_to = to;
-	return to - *off;
-}
-
 int pieces_claim(struct worker *w, struct span *out)
 {
 	struct job *job = w->job;
-	uint64_t ahead = 0, ahead_off = 0;
 	int rc = 0;
 
 	job_lock(job, &job->claim_lock);
@@ -359,11 +346,8 @@ int pieces_claim(struct worker *w, struct span *out)
 		job->next_seq += rc != 0;
 		if (rc == 1)
 			job->next = out->end;
-		ahead = wanted_ahead(job, &ahead_off);
 	}
 	job_unlock(job, &job->claim_lock);
-	if (ahead)
-		job->src->ops->ahead(job->src, ahead_off, ahead);
 	return rc;
 }
 

@@ -16,7 +16,7 @@
 #include "lambda/job.h"
 #include "lambdaio/function.h"
 
-/* A merge per span is paid for by spans of some pieces, as long as there are enough for many threads. */
+/* Spans of some pieces pay for a merge each, as long as there are enough for many threads. */
 #define SPANS_ENOUGH 64u
 #define SPAN_PIECES  32u
 
@@ -83,8 +83,8 @@ static int attempt(struct worker *w, const struct call *c, int64_t *r0)
 }
 
 /*
- * Run [c->off, *end) until it fits: with more room, then with fewer records (*end moves).  Each attempt
- * starts from the input and the state as they were.
+ * Run [c->off, *end) until it fits: with more room, then with fewer records (*end moves).  Each
+ * attempt starts from the input and the state as they were.
  */
 static int run_fitting(struct worker *w, const struct span *span, struct call *c, uint64_t *end)
 {
@@ -193,12 +193,13 @@ static int fold_pieces(struct worker *w, const struct span *span)
 /* From a zero state, to be merged. */
 static int run_mergeable(struct worker *w, const struct span *span)
 {
-	uint64_t size = w->job->fn->state_size;
-	int rc = sbpf_sandbox_zero(w->sb, SBPF_WIN_STATE, size);
+	int rc = state_zero(w);
 
 	if (!rc)
 		rc = fold_pieces(w, span);
-	return rc ? rc : order_emit(w, span, sbpf_sandbox_ptr(w->sb, SBPF_WIN_STATE), size);
+	return rc ? rc
+		  : order_emit(w, span, sbpf_sandbox_ptr(w->sb, SBPF_WIN_STATE),
+			       w->job->fn->state_size);
 }
 
 /* On from where the span before left the state: in this worker's window if it is the only one. */
@@ -275,7 +276,6 @@ static void start_workers(struct job *job)
 	}
 	job->slots = slots;
 	job->ring = RING;
-	job->threads = n;
 	job->threaded = true;
 	/* The application's signals are its own threads' business; faults are not blocked. */
 	sigfillset(&all);
@@ -494,7 +494,6 @@ int lambda_run(const struct lambda_request *req, struct lambda_source *src,
 		.merging = fn->entry[LAMBDA_E_MERGE] >= 0,
 		.in_order = fn->kind == LAMBDA_KIND_SCAN ||
 			    (fn->kind == LAMBDA_KIND_FOLD && fn->entry[LAMBDA_E_MERGE] < 0),
-		.threads = 1,
 		.claim_lock = PTHREAD_MUTEX_INITIALIZER,
 		.lock = PTHREAD_MUTEX_INITIALIZER,
 		.changed = PTHREAD_COND_INITIALIZER,

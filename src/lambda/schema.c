@@ -2,9 +2,10 @@
 /*
  * schema.c - the little type language: "max:i64 q:i64[4]=0..3 name:text=abc".
  *
- * Fields are separated by blanks.  A field is NAME:TYPE, NAME:TYPE[N] or NAME:TYPE=DEFAULT; a default
- * is a literal, a comma list or a range a..b, for text everything to the next blank or a "quoted"
- * string, in which a backslash takes the next character as it is.
+ * Fields are separated by blanks.  A field is NAME:TYPE, NAME:TYPE[N] or NAME:TYPE=DEFAULT; a
+ * default is a literal, a comma list or a range a..b, for text everything to the next blank or a
+ * "quoted" string, in which a backslash takes the next character as it is.
+ *
  * Declarations come out of objects, so all of this is hostile input: linear, bounded, no recursion.
  */
 #include <errno.h>
@@ -372,7 +373,7 @@ static int parse_type(struct parser *ps, struct lambda_field *field)
 	return 0;
 }
 
-/* Text of a default into @out (as long as the rest of the declaration at most); its length or -EINVAL. */
+/* Text of a default into @out, which has room for all that is left; its length or -EINVAL. */
 static int64_t parse_text(struct parser *ps, const struct lambda_field *field, uint8_t *out)
 {
 	int64_t n = 0;

@@ -28,6 +28,16 @@ void state_free(struct job *job)
 		free(job->state);
 }
 
+int state_zero(struct worker *w)
+{
+	uint64_t size = w->job->fn->state_size;
+	int rc = sbpf_sandbox_zero(w->sb, SBPF_WIN_STATE, size);
+
+	return rc ? lambda_fail(&w->err, rc, "no memory for a state of %llu bytes: %s",
+				(unsigned long long)size, strerrordesc_np(-rc))
+		  : 0;
+}
+
 int state_load(struct worker *w)
 {
 	struct job *job = w->job;
@@ -39,7 +49,7 @@ int state_load(struct worker *w)
 		memcpy(sbpf_sandbox_ptr(w->sb, SBPF_WIN_STATE), job->state, size);
 		return 0;
 	}
-	return sbpf_sandbox_zero(w->sb, SBPF_WIN_STATE, size);
+	return state_zero(w);
 }
 
 void state_save(struct worker *w)

@@ -2,9 +2,9 @@
 /*
  * lambda_run.c - a run's bytes and errors do not depend on how the work was cut, shared out or fed.
  *
- * Each function of bpf/ has a reference in plain C here.  Runs are drawn at random over tiers, chunk
- * sizes, cuts, threads, ranges, memory budgets and kinds of source; each must give the reference's
- * bytes.  argv[1] is the directory of the compiled functions.
+ * Each function of bpf/ has a reference in plain C here.  Runs are drawn at random over tiers,
+ * chunk sizes, cuts, threads, ranges, memory budgets and kinds of source; each must give the
+ * reference's bytes.  argv[1] is the directory of the compiled functions.
  */
 #include <errno.h>
 #include <fcntl.h>

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * object.c - what a function says of itself is read as declared, and contradictions are refused with
- * the way out.  argv[1] is the directory of the objects of lambda/object.bpf.c.
+ * object.c - what a function says of itself is read as declared, and contradictions are refused
+ * with the way out.  argv[1] is the directory of the objects of lambda/object.bpf.c.
  */
 #include <errno.h>
 #include <fcntl.h>

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A map that fails at marked lines: an own error, a fault, a wrong return value, an endless loop. */
+/* A map that fails at marked lines: its own error, a fault, a wrong value, an endless loop. */
 #include <lambdaio/function.h>
 #include <errno.h>
 
