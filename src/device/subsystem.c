@@ -130,7 +130,7 @@ struct ctrl_namespace *ctrl_namespace(struct ctrl_controller *c, uint32_t nsid)
 uint64_t ctrl_namespace_blocks(const struct ctrl_namespace *ns)
 {
 	/* A refresh on another thread may be changing it. */
-	return atomic_load_explicit(&ns->store->geo.bytes, memory_order_relaxed) >> ns->shift;
+	return __atomic_load_n(&ns->store->geo.bytes, __ATOMIC_RELAXED) >> ns->shift;
 }
 
 bool ctrl_subsystem_cached(const struct ctrl_subsystem *sub)
