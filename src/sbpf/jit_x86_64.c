@@ -1,15 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * jit_x86_64.c - the template tier: one BPF instruction, a few machine instructions, in microseconds.
+ * jit_x86_64.c - the template tier: one BPF instruction, a few machine instructions, in
+ * microseconds.
  *
  * Owns: the layout of a program's code, jumps, calls, fuel, entering and leaving the code.
- * Registers and encodings are in jit_x86_64_emit.h, straight-line code in jit_x86_64_insn.c; docs/jit.md tells how it
- * all fits together and what each trick gained.
+ * Registers and encodings are in jit_x86_64_emit.h, straight-line code in jit_x86_64_insn.c;
+ * docs/jit.md tells how it all fits together and what each trick gained.
  *
- * What the code relies on: verify.c accepted the program; GS's base is the sandbox; r11 is the struct
- * sbpf_exec; r12 the fuel left of this slice; rsp is 8 past a multiple of 16 in the body of every function
- * that calls.  Code pages are writable until they are complete and executable after that,
- * never both, and have one mapping.
+ * What the code relies on: verify.c accepted the program; GS's base is the sandbox; r11 is the
+ * struct sbpf_exec; r12 the fuel left of this slice; rsp is 8 past a multiple of 16 in the body of
+ * every function that calls.  Code pages are writable until they are complete and executable after
+ * that, never both, and have one mapping.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -78,8 +79,8 @@ static uint32_t leave_bytes(const struct jit *j)
 #define ALWAYS 0x10u /* a condition code for jump_to() */
 
 /*
- * Does a short jump, written next, reach the instruction at target?  Pass 0 measured everything at its
- * longest, this jump included, so a distance that fits there fits.
+ * Does a short jump, written next, reach the instruction at target?  Pass 0 measured everything at
+ * its longest, this jump included, so a distance that fits there fits.
  */
 static bool reaches(const struct jit *j, unsigned int cc, uint32_t pc, uint32_t target)
 {
@@ -98,7 +99,10 @@ static bool is_exit(const struct jit *j, uint32_t pc)
 	       !(j->prog->insn_flags[pc] & SBPF_INSN_TAIL);
 }
 
-/* Jumps to an exit all go to the function's cold one, so that it may be fused with what precedes it. */
+/*
+ * Jumps to an exit all go to the function's cold one, so that it may be fused with what precedes
+ * it.
+ */
 static uint32_t place_of(const struct jit *j, uint32_t target)
 {
 	return is_exit(j, target) ? j->cold_at[j->func] : j->at[target];
@@ -124,8 +128,8 @@ static void save_pc(struct jit *j, uint32_t pc)
 	jit_4(j, pc);
 }
 /*
- * Cold code stands behind the function: one way out for conditional exits, then a stub for each charge.  All stubs are
- * of one size, so that the n-th has a known place.
+ * Cold code stands behind the function: one way out for conditional exits, then a stub for each
+ * charge.  All stubs are of one size, so that the n-th has a known place.
  */
 #define COLD_BYTES 18u
 
@@ -226,8 +230,8 @@ static void compare(struct jit *j, const struct sbpf_insn *insn)
 }
 
 /*
- * Set the flags; returns the opposite of the condition.  cmova and cmovbe look at two flags and take twice as
- * long as the others, so a > b is asked as b < a.
+ * Set the flags; returns the opposite of the condition.  cmova and cmovbe look at two flags and
+ * take twice as long as the others, so a > b is asked as b < a.
  */
 static unsigned int compare_for_move(struct jit *j, const struct sbpf_insn *insn)
 {
@@ -245,8 +249,9 @@ static unsigned int compare_for_move(struct jit *j, const struct sbpf_insn *insn
 }
 
 /*
- * "if (!condition) dst = value", which clang spells as a jump over one move: a conditional move cannot be mispredicted.
- * A 32-bit one clears the upper half of dst in either case, so that must be zero before.
+ * "if (!condition) dst = value", which clang spells as a jump over one move: a conditional move
+ * cannot be mispredicted. A 32-bit one clears the upper half of dst in either case, so that must be
+ * zero before.
  */
 static bool conditional_move(struct jit *j, const struct sbpf_insn *insn, uint32_t pc)
 {
@@ -691,7 +696,10 @@ static void x86_leave(struct sbpf_exec *x)
 	gs_exchange((const struct x86_code *)x->code, x->saved_sp);
 }
 
-/* Clang's sanitizers and CFI look for a type in front of what a pointer calls; generated code has none. */
+/*
+ * Clang's sanitizers and CFI look for a type in front of what a pointer calls; generated code has
+ * none.
+ */
 #if defined(__clang__)
 #define CALLS_GENERATED_CODE __attribute__((no_sanitize("function", "cfi-icall")))
 #else
@@ -734,7 +742,10 @@ static int64_t x86_locate(const struct sbpf_exec *x)
 	return (int64_t)lo - 1;
 }
 
-/* Some systems forbid what this tier lives on (SELinux, systemd's MemoryDenyWriteExecute): try it once. */
+/*
+ * Some systems forbid what this tier lives on (SELinux, systemd's MemoryDenyWriteExecute): try it
+ * once.
+ */
 static bool code_allowed;
 
 static void try_code(void)

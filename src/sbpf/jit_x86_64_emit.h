@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * jit_x86_64_emit.h - machine code, one instruction at a time: where BPF registers live, the state of
- * a compilation, and x86-64 encodings.  What code to write is decided in jit_x86_64_insn.c (straight
- * line) and jit_x86_64.c (control flow).
+ * jit_x86_64_emit.h - machine code, one instruction at a time: where BPF registers live, the state
+ * of a compilation, and x86-64 encodings.  What code to write is decided in jit_x86_64_insn.c
+ * (straight line) and jit_x86_64.c (control flow).
  *
- * Code is written in pieces, each the translation of one BPF instruction (or of a few that were fused) and
- * far smaller than the piece buffer; jit_flush() appends a piece to the code with a bounds check.
+ * Code is written in pieces, each the translation of one BPF instruction (or of a few that were
+ * fused) and far smaller than the piece buffer; jit_flush() appends a piece to the code with a
+ * bounds check.
  */
 #ifndef SBPF_JIT_X86_64_EMIT_H
 #define SBPF_JIT_X86_64_EMIT_H
@@ -22,7 +23,10 @@ enum jit_reg {
 enum jit_cc {
 	CC_B = 2, CC_AE = 3, CC_E = 4, CC_NE = 5, CC_BE = 6, CC_A = 7, CC_L = 12, CC_GE = 13, CC_LE = 14, CC_G = 15,
 };
-/* The operations of opcodes 81 /n and 83 /n; their register form is 8 * n + 1, the load form 8 * n + 3. */
+/*
+ * The operations of opcodes 81 /n and 83 /n; their register form is 8 * n + 1, the load form 8 * n
+ * + 3.
+ */
 enum jit_alu { ALU_ADD = 0, ALU_OR = 1, ALU_AND = 4, ALU_SUB = 5, ALU_XOR = 6, ALU_CMP = 7 };
 /* The operations of opcodes c1 /n and d3 /n. */
 enum jit_shift { SH_ROL = 0, SH_SHL = 4, SH_SHR = 5, SH_SAR = 7 };
@@ -82,7 +86,9 @@ extern bool sbpf_x86_64_plain;
 #define JIT_FUNC_CALLS  0x02u /* it calls: the host's stack is kept aligned */
 #define JIT_FUNC_ENTRY  0x04u
 
-/* jit_x86_64_insn.c: everything but jumps, calls and exits; returns how many instructions it ate. */
+/*
+ * jit_x86_64_insn.c: everything but jumps, calls and exits; returns how many instructions it ate.
+ */
 uint32_t jit_straight(struct jit *j, uint32_t pc);
 
 /* Can the instruction at pc be translated together with the one before it? */
@@ -198,10 +204,10 @@ static inline void jit_disp(struct jit *j, unsigned int reg, unsigned int base, 
 }
 
 /*
- * OP reg, gs:[base32 + disp]: the sandbox.  The address-size prefix makes base + disp a 32-bit sum and the
- * segment's base is added after it was cut, so whatever base holds the access stays within
- * 4 GiB (and 7 bytes) of the sandbox's start.  No compare, no branch: nothing to mispredict, so it holds under
- * speculation as well.
+ * OP reg, gs:[base32 + disp]: the sandbox.  The address-size prefix makes base + disp a 32-bit sum
+ * and the segment's base is added after it was cut, so whatever base holds the access stays within
+ * 4 GiB (and 7 bytes) of the sandbox's start.  No compare, no branch: nothing to mispredict, so it
+ * holds under speculation as well.
  */
 static inline void jit_mem(struct jit *j, bool w, unsigned int opcode, unsigned int reg,
 			   unsigned int base, int32_t disp)

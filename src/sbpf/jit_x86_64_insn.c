@@ -3,8 +3,9 @@
  * jit_x86_64_insn.c - arithmetic, loads, stores and atomics as x86-64 code, with the fusing of
  * neighbours that pays; docs/jit.md lists what each gains.
  *
- * A sequence is fused only if no jump lands inside it (jit_fusible()).  Code may clobber flags, rcx and r10;
- * the registers that are known to have a zero upper half (jit->zext) are kept up to date here.
+ * A sequence is fused only if no jump lands inside it (jit_fusible()).  Code may clobber flags, rcx
+ * and r10; the registers that are known to have a zero upper half (jit->zext) are kept up to date
+ * here.
  */
 #include "sbpf/jit_x86_64_emit.h"
 
@@ -98,8 +99,8 @@ static void imul_k(struct jit *j, bool w, unsigned int dst, unsigned int src, in
 }
 
 /*
- * dst = src, then an operation on dst at pc + 1, in one machine instruction.  w is the width of that
- * operation.  False if there is no such instruction.
+ * dst = src, then an operation on dst at pc + 1, in one machine instruction.  w is the width of
+ * that operation.  False if there is no such instruction.
  */
 static bool move_and(struct jit *j, const struct sbpf_insn *op, bool w, unsigned int dst,
 		     unsigned int src)
@@ -596,9 +597,10 @@ static enum jit_alu atomic_op(int32_t imm)
 }
 
 /*
- * A sandbox has one thread, so a plain read, change and write is atomic enough, ten times faster than a
- * locked one, and works misaligned.  (xchg with memory locks by itself and is avoided.)  The read
- * comes first and on its own: where the bytes are partly read-only, partly nowhere, all tiers then report the same address.
+ * A sandbox has one thread, so a plain read, change and write is atomic enough, ten times faster
+ * than a locked one, and works misaligned.  (xchg with memory locks by itself and is avoided.)  The
+ * read comes first and on its own: where the bytes are partly read-only, partly nowhere, all tiers
+ * then report the same address.
  */
 static void atomic(struct jit *j, const struct sbpf_insn *insn)
 {

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * random_program.h - programs drawn from a stream of bytes, and the comparison of two tiers on them.
+ * random_program.h - programs drawn from a stream of bytes, and the comparison of two tiers on
+ * them.
  *
- * The stream is a seed's (sbpf_random.c) or a fuzzer's (fuzz_diff.c); the same stream makes the same program.
- * Programs pass the verifier: r0 to r9 are initialised throughout, functions call later ones only.
- * They end: loops count, and what loops wildly runs out of fuel.  Accesses go to windows, to their edges, to
- * read-only pages and sometimes anywhere, so a good part of the runs ends in a fault.
+ * The stream is a seed's (sbpf_random.c) or a fuzzer's (fuzz_diff.c); the same stream makes the
+ * same program. Programs pass the verifier: r0 to r9 are initialised throughout, functions call
+ * later ones only. They end: loops count, and what loops wildly runs out of fuel.  Accesses go to
+ * windows, to their edges, to read-only pages and sometimes anywhere, so a good part of the runs
+ * ends in a fault.
  */
 #ifndef RANDOM_PROGRAM_H
 #define RANDOM_PROGRAM_H
@@ -342,7 +344,10 @@ static inline void rp_back(struct rp_gen *g)
 		rp_cond(g, (int)target - (int)g->n - 1);
 		return;
 	}
-	/* The frame starts zero, so a slot that nothing else is likely to write counts up from there. */
+	/*
+	 * The frame starts zero, so a slot that nothing else is likely to write counts up from
+	 * there.
+	 */
 	rp_emit(g, BPF_LDX | BPF_MEM | BPF_DW, r, 10, slot, 0);
 	rp_emit(g, BPF_ALU64 | BPF_ADD | BPF_K, r, 0, 0, 1);
 	rp_emit(g, BPF_STX | BPF_MEM | BPF_DW, 10, r, slot, 0);
@@ -537,7 +542,10 @@ enum rp_verdict {
 	RP_NO_MEMORY
 };
 
-/* Make a program, run it on both tiers and compare all that can be seen; *code is what it ended with. */
+/*
+ * Make a program, run it on both tiers and compare all that can be seen; *code is what it ended
+ * with.
+ */
 static inline enum rp_verdict rp_compare(struct rp_stream *s, int *code)
 {
 	static struct rp_gen g;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Random programs end the same on the interpreter and in the template tier: result, error, instruction and address of
- * a fault, fuel, and every byte of every window.  A failure prints its seed; SBPF_SEED=N runs that one alone,
- * SBPF_PROGRAMS=N tries so many from there on.
+ * Random programs end the same on the interpreter and in the template tier: result, error,
+ * instruction and address of a fault, fuel, and every byte of every window.  A failure prints its
+ * seed; SBPF_SEED=N runs that one alone, SBPF_PROGRAMS=N tries so many from there on.
  */
 #include <setjmp.h>
 #include <stdarg.h>

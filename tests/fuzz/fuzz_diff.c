@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The input is drawn from as a program (tests/differential/random_program.h), which then must end the same on the
- * interpreter and in the template tier.  Without that tier there is nothing to compare.  Any bytes make a program, so the
- * corpus is a few files of random ones.
+ * The input is drawn from as a program (tests/differential/random_program.h), which then must end
+ * the same on the interpreter and in the template tier.  Without that tier there is nothing to
+ * compare.  Any bytes make a program, so the corpus is a few files of random ones.
  */
 #include "../differential/random_program.h"
 

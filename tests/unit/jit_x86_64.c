@@ -1,210 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The template tier, opcode by opcode: on every pair of registers, with values at the edges, it computes
- * what the interpreter does, and leaves the thread and all other registers as they were.
+ * The template tier, opcode by opcode: on every pair of registers, with values at the edges, it
+ * computes what the interpreter does, and leaves all other registers as they were.
  */
-#include <asm/prctl.h>
-#include <sys/prctl.h>
-#include <sys/syscall.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
-#include "insns.h"
-#include "sbpf/jit_x86_64_emit.h"
-
-#ifndef PR_SET_MDWE /* Linux 6.3 */
-#define PR_SET_MDWE              65
-#define PR_MDWE_REFUSE_EXEC_GAIN 1
-#endif
-
-#define MOVX(cls, d, s, bits) INSN((cls) | BPF_MOV | BPF_X, d, s, bits, 0)
-#define WIN_BYTES             16384u
-#define MAX_PROGRAM           16384u
-
-static const uint64_t values[] = {
-	0,
-	1,
-	2,
-	7,
-	10,
-	31,
-	32,
-	63,
-	64,
-	0x7f,
-	0x80,
-	0xff,
-	0x8000,
-	0x7fffffff,
-	0x80000000,
-	0xffffffff,
-	0x100000000,
-	0xfffffffffffffff9,
-	0xffffffffffffffff,
-	0x7fffffffffffffff,
-	0x8000000000000000,
-	0xffffffff00000000,
-	0x123456789abcdef0,
-};
-#define N_VALUES N_ELEMS(values)
+#include "jit_x86_64.h"
 
 static const int32_t imms[] = {
 	0,   1,   2,    3,    4,   7,   8,     31,    32,        33,        48, 56, 63, 64,
 	127, 128, -128, -129, 255, 256, 65535, 65536, INT32_MAX, INT32_MIN, -1, -2, -7, 10,
 };
 #define N_IMMS N_ELEMS(imms)
-
-/* ---- a program put together piece by piece ---- */
-
-struct maker {
-	struct sbpf_insn insns[MAX_PROGRAM];
-	uint32_t n;
-};
-
-#define PUT(m, ...)                                                \
-	do {                                                       \
-		const struct sbpf_insn put_[] = {__VA_ARGS__};     \
-		assert_true((m)->n + N_ELEMS(put_) < MAX_PROGRAM); \
-		memcpy(&(m)->insns[(m)->n], put_, sizeof(put_));   \
-		(m)->n += N_ELEMS(put_);                           \
-	} while (0)
-
-/* A register that is none of a, b and c. */
-static unsigned int other_than(unsigned int a, unsigned int b, unsigned int c)
-{
-	unsigned int r = 9;
-
-	while (r == a || r == b || r == c)
-		r--;
-	return r;
-}
-
-/* All registers hold something that a careless use of rax, rcx or rdx would change. */
-static void begin(struct maker *m)
-{
-	m->n = 0;
-	for (unsigned int r = 0; r < 10; r++)
-		PUT(m, LDDW(r, 0x1111111111111111u * r + 0x8000000180000001u));
-}
-
-/* Every register goes to the output, so whatever an instruction did to another one shows. */
-static void end(struct maker *m)
-{
-	PUT(m, STORE(BPF_DW, 10, -8, 1), MOV32(1, OUT + WIN_BYTES - 128), STORE(BPF_DW, 1, 8, 2),
-	    LOAD(BPF_DW, 2, 10, -8), STORE(BPF_DW, 1, 0, 2));
-	for (unsigned int r = 3; r < 10; r++)
-		PUT(m, STORE(BPF_DW, 1, 8 * r, r));
-	PUT(m, EXIT);
-}
-
-/*
- * A loop over the inputs: dst and src are loaded from the pairs at IN; what put_body adds works on
- * them; both go to OUT.  Then all registers.
- */
-static uint32_t begin_loop(struct maker *m, unsigned int dst, unsigned int src, unsigned int at)
-{
-	uint32_t head;
-
-	begin(m);
-	PUT(m, MOV32(at, IN));
-	head = m->n;
-	if (src != dst)
-		PUT(m, LOAD(BPF_DW, src, at, 8));
-	PUT(m, LOAD(BPF_DW, dst, at, 0));
-	return head;
-}
-
-static void end_loop(struct maker *m, uint32_t head, unsigned int dst, unsigned int src,
-		     unsigned int at, uint32_t pairs)
-{
-	PUT(m, INSN(BPF_ALU64 | BPF_ADD | BPF_K, at, 0, 0, (int32_t)(OUT - IN)),
-	    STORE(BPF_DW, at, 0, dst), STORE(BPF_DW, at, 8, src),
-	    INSN(BPF_ALU64 | BPF_SUB | BPF_K, at, 0, 0, (int32_t)(OUT - IN)), ADD(at, 16),
-	    /* IN is at 2 GiB: a 32-bit compare */
-	    INSN(BPF_JMP32 | BPF_JNE | BPF_K, at, 0, (int16_t)(head - m->n - 6),
-		 (int32_t)(IN + 16 * pairs)));
-	end(m);
-}
-
-/* ---- both tiers ---- */
-
-struct seen {
-	int code;
-	uint64_t r0, fuel, address;
-	int32_t insn;
-	uint8_t out[WIN_BYTES], in[WIN_BYTES], arg[SBPF_PAGE];
-};
-
-static void fill(uint8_t *p, size_t n)
-{
-	for (size_t k = 0; k < n; k++)
-		p[k] = (uint8_t)(k * 37 + (k >> 8));
-}
-
-static void pairs_of_values(uint8_t *p)
-{
-	for (size_t a = 0; a < N_VALUES; a++)
-		for (size_t b = 0; b < N_VALUES; b++, p += 16) {
-			memcpy(p, &values[a], 8);
-			memcpy(p + 8, &values[b], 8);
-		}
-}
-_Static_assert(N_VALUES *N_VALUES * 16 + 128 <= WIN_BYTES, "all pairs fit");
-
-static void run_on(struct sbpf_sandbox *sb, enum sbpf_tier tier, bool pairs, struct seen *seen)
-{
-	struct sbpf_call call = a_call(tier, IN, 0x123456789abcdef0);
-	struct sbpf_error err = {.insn = -1};
-	uint8_t *in = sbpf_sandbox_ptr(sb, SBPF_WIN_IN), *out = sbpf_sandbox_ptr(sb, SBPF_WIN_OUT);
-	uint8_t *arg = sbpf_sandbox_ptr(sb, SBPF_WIN_ARG);
-
-	fill(in, WIN_BYTES);
-	fill(arg, SBPF_PAGE);
-	memset(out, 0xee, WIN_BYTES);
-	if (pairs)
-		pairs_of_values(in);
-	call.fuel = 100000000;
-	seen->code = sbpf_run(sb, &call, &err);
-	seen->r0 = seen->code ? 0 : call.r0;
-	seen->fuel = seen->code == -EFAULT ? 0 : call.fuel_used;
-	seen->address = err.address;
-	seen->insn = err.insn;
-	memcpy(seen->in, in, WIN_BYTES);
-	memcpy(seen->out, out, WIN_BYTES);
-	memcpy(seen->arg, arg, SBPF_PAGE);
-}
-
-static void explain(void *arg, const char *line)
-{
-	fprintf(arg, "# %s\n", line);
-}
-
-/* Both tiers on the program; they must not differ.  The result is kept for further questions. */
-static struct seen seen[2];
-
-static void same_on_both(const struct maker *m, bool pairs)
-{
-	struct sbpf_program *prog = assemble(m->insns, m->n);
-	struct sbpf_sandbox *sb = take(prog);
-
-	assert_int_equal(sbpf_sandbox_resize(sb, SBPF_WIN_IN, WIN_BYTES), 0);
-	assert_int_equal(sbpf_sandbox_resize(sb, SBPF_WIN_OUT, WIN_BYTES), 0);
-	assert_int_equal(sbpf_sandbox_resize(sb, SBPF_WIN_ARG, SBPF_PAGE), 0);
-	run_on(sb, SBPF_TIER_INTERP, pairs, &seen[0]);
-	run_on(sb, SBPF_TIER_TEMPLATE, pairs, &seen[1]);
-	if (memcmp(&seen[0], &seen[1], sizeof(seen[0]))) {
-		sbpf_program_disasm(prog, explain, stderr);
-		for (size_t k = 0; k < WIN_BYTES; k++)
-			if (seen[0].out[k] != seen[1].out[k])
-				fail_msg("output byte %zu is %02x, the interpreter's %02x", k,
-					 seen[1].out[k], seen[0].out[k]);
-		fail_msg("code %d instead of %d, address 0x%llx instead of 0x%llx", seen[1].code,
-			 seen[0].code, (unsigned long long)seen[1].address,
-			 (unsigned long long)seen[0].address);
-	}
-	sbpf_sandbox_put(sb);
-	sbpf_program_unref(prog);
-}
 
 /* ---- arithmetic ---- */
 
@@ -368,7 +173,9 @@ static void moves_negations_and_swaps(void **state)
 	}
 }
 
-/* dst = src (32 or 64 bits) or dst <<= n, and one more: what the JIT may make one instruction of. */
+/*
+ * dst = src (32 or 64 bits) or dst <<= n, and one more: what the JIT may make one instruction of.
+ */
 static void fused_on(struct sbpf_insn first, struct sbpf_insn second, struct sbpf_insn third)
 {
 	static const unsigned int regs[] = {0, 1, 3, 4, 7, 9};
@@ -427,8 +234,8 @@ static void fused_neighbours(void **state)
 }
 
 /*
- * A 32-bit move of a register to itself costs nothing where the upper half is known to be zero: one after each instruction,
- * with either half known or not before it.
+ * A 32-bit move of a register to itself costs nothing where the upper half is known to be zero: one
+ * after each instruction, with either half known or not before it.
  */
 static void truncated_after(struct sbpf_insn insn)
 {
@@ -486,8 +293,8 @@ static const uint8_t conditions[] = {
 };
 
 /*
- * The condition three ways: a jump forward over two instructions, over one move (64-bit, 32-bit and of a constant,
- * which become conditional moves), and backwards.
+ * The condition three ways: a jump forward over two instructions, over one move (64-bit, 32-bit and
+ * of a constant, which become conditional moves), and backwards.
  */
 static void put_jumps(struct maker *m, struct sbpf_insn jump, unsigned int res, unsigned int other)
 {
@@ -590,7 +397,10 @@ static uint32_t put_filler(struct maker *m, unsigned int n, unsigned int extra)
 	return m->n - before;
 }
 
-/* Short jumps reach 127 bytes forward and 128 back; a loop in between, which is aligned, must not break one. */
+/*
+ * Short jumps reach 127 bytes forward and 128 back; a loop in between, which is aligned, must not
+ * break one.
+ */
 static void put_distance(struct maker *m, bool inner_loop, struct sbpf_insn forward, unsigned int k)
 {
 	uint32_t head, at;
@@ -754,7 +564,10 @@ static void atomics_on_any_registers(void **state)
 			for (unsigned int k = 0; k < N_ELEMS(ops) * 2; k++) {
 				unsigned int size = k % 2 ? BPF_W : BPF_DW;
 
-				/* misaligned, across a cache line, at times where r0 (or its half) matches */
+				/*
+				 * misaligned, across a cache line, at times where r0 (or its half)
+				 * matches
+				 */
 				PUT(&m, LDDW(reg, 0x8877665544332211 + k));
 				if (k % 3 && base != 0)
 					PUT(&m, MOV32(base, IN + 61), LOAD(BPF_DW, 0, base, 0));
@@ -791,261 +604,9 @@ static void atomics_need_a_page_they_may_write(void **state)
 		}
 }
 
-/* ---- calls ---- */
-
-/* Down through 16 functions that save different registers and have different frames. */
-static void put_chain(struct maker *m, unsigned int depth, int frame)
-{
-	for (unsigned int f = 0; f < depth; f++) {
-		for (unsigned int r = 6; r < 10; r++)
-			if (f >> (r - 6) & 1)
-				PUT(m, MOV(r, (int32_t)(100 * f + r)));
-		/* the frame is zero at first; then dirt for the next to find */
-		for (int at = 8; at <= frame; at += 8)
-			PUT(m, LOAD(BPF_DW, 3, 10, -at), JEQ(3, 0, 2), MOV(0, -100000), EXIT,
-			    STOREI(BPF_DW, 10, -at, -1));
-		if (f + 1 < depth)
-			PUT(m, CALL(2), ADD(0, (int32_t)f), EXIT);
-		else
-			PUT(m, MOV(2, 0), MOV(1, 0), HELPER(H_TRACE), MOV(0, 7), EXIT);
-	}
-}
-
-static void check_alignment(void *arg, const char *text, size_t len)
-{
-	unsigned int *calls = arg;
-
-	*calls += 1;
-	assert_int_equal((uintptr_t)__builtin_frame_address(0) % 16, 0);
-}
-
-static void calls_keep_registers_frames_and_the_stack(void **state)
-{
-	static const int frames[] = {16, 32, 128, 256, 272, 1024};
-
-	for (size_t i = 0; i < N_ELEMS(frames); i++)
-		for (unsigned int depth = 2; depth <= 14; depth++) {
-			struct sbpf_program *prog;
-			struct sbpf_sandbox *sb;
-			struct sbpf_error err;
-			uint64_t fuel = 0;
-			struct maker m = {.n = 0};
-
-			/* twice, so that the second chain finds the frames of the first */
-			PUT(&m, MOVR(6, 1), MOV(7, 77), MOV(8, 88), MOV(9, 99), CALL(9), CALL(8),
-			    ADDR(0, 7), ADDR(0, 8), ADDR(0, 9), ADDR(0, 6),
-			    STOREI(BPF_DW, 10, -frames[i], 5), LOAD(BPF_DW, 1, 10, -frames[i]),
-			    ADDR(0, 1), EXIT);
-			put_chain(&m, depth, frames[i]);
-			prog = assemble(m.insns, m.n);
-			sb = take(prog);
-			EACH_TIER(tier)
-			{
-				struct sbpf_call call = a_call(tier, 1000, 0);
-				unsigned int traced = 0;
-
-				call.trace = check_alignment;
-				call.trace_arg = &traced;
-				expect(sb, &call, 0, &err);
-				assert_int_equal(traced, 2);
-				assert_int_equal(call.r0, 1000 + 77 + 88 + 99 + 5 + 7 +
-								  (depth - 1) * (depth - 2) / 2);
-				if (tier != SBPF_TIER_INTERP)
-					assert_int_equal(call.fuel_used, fuel);
-				fuel = call.fuel_used;
-			}
-			sbpf_sandbox_put(sb);
-			sbpf_program_unref(prog);
-		}
-}
-
-/* What was known of r0's upper half is forgotten at a call. */
-static void results_of_calls_have_64_bits(void **state)
-{
-	struct maker m;
-	uint32_t call;
-
-	begin(&m);
-	call = m.n + 1;
-	PUT(&m, INSN(BPF_ALU | BPF_MOV | BPF_K, 0, 0, 0, 1), CALL(0),
-	    INSN(BPF_ALU | BPF_MOV | BPF_X, 0, 0, 0, 0), STORE(BPF_DW, 10, -16, 0), MOV32(1, IN),
-	    MOV32(2, IN + 1), MOV(3, 1), INSN(BPF_ALU | BPF_MOV | BPF_K, 0, 0, 0, 1),
-	    HELPER(H_MEMCMP), INSN(BPF_ALU | BPF_MOV | BPF_X, 0, 0, 0, 0));
-	for (unsigned int r = 1; r <= 5; r++)
-		PUT(&m, MOV(r, 0));
-	PUT(&m, LOAD(BPF_DW, 3, 10, -16));
-	end(&m);
-	m.insns[call].imm = (int32_t)(m.n - call - 1);
-	PUT(&m, LDDW(0, -1), EXIT);
-	same_on_both(&m, false);
-	assert_int_equal(seen[1].code, 0);
-	assert_int_equal(seen[1].r0, UINT32_MAX);
-}
-
-/* ---- the thread and the process ---- */
-
-static uint64_t gs_base(void)
-{
-	uint64_t base = 0;
-
-	syscall(SYS_arch_prctl, ARCH_GET_GS, &base);
-	return base;
-}
-
-static void run_inner(void *arg, const char *text, size_t len)
-{
-	struct sbpf_program *prog = ASSEMBLE(MOV32(1, IN), STOREI(BPF_B, 1, 0, 1), MOV(2, 0),
-					     LOAD(BPF_B, 0, 2, 0), EXIT);
-	struct sbpf_sandbox *sb = take(prog);
-	struct sbpf_call call = a_call(SBPF_TIER_TEMPLATE, 0, 0);
-	struct sbpf_error err;
-
-	assert_int_equal(sbpf_sandbox_resize(sb, SBPF_WIN_IN, 1), 0);
-	expect(sb, &call, -EFAULT, &err);
-	assert_int_equal(err.insn, 4 - 1);
-	sbpf_sandbox_put(sb);
-	sbpf_program_unref(prog);
-}
-
-static void the_segment_base_is_put_back_however_a_call_ends(void **state)
-{
-	static uint64_t mine[2];
-	struct sbpf_program *prog =
-		ASSEMBLE(MOVR(6, 1), MOVR(7, 2), MOV(1, 0), MOV(2, 0), HELPER(H_TRACE),
-			 LOAD(BPF_B, 0, 6, 0), JNE(7, 0, -5), EXIT);
-	struct sbpf_sandbox *sb = take(prog);
-	uint64_t before = gs_base();
-	struct sbpf_error err;
-
-	assert_int_equal(sbpf_sandbox_resize(sb, SBPF_WIN_IN, 1), 0);
-	*(uint8_t *)sbpf_sandbox_ptr(sb, SBPF_WIN_IN) = 42;
-	for (int end = 0; end < 4; end++) {
-		/* by itself, by a fault, out of fuel, a run inside the run */
-		static const int codes[] = {0, -EFAULT, -ETIME, 0};
-		struct sbpf_call call = a_call(SBPF_TIER_TEMPLATE, end == 1 ? 5 : IN, end == 2);
-
-		call.trace = end == 3 ? run_inner : NULL;
-		syscall(SYS_arch_prctl, ARCH_SET_GS, mine);
-		expect(sb, &call, codes[end], &err);
-		assert_true(gs_base() == (uint64_t)(uintptr_t)mine);
-		if (!codes[end])
-			assert_int_equal(call.r0, 42);
-	}
-	syscall(SYS_arch_prctl, ARCH_SET_GS, before);
-	sbpf_sandbox_put(sb);
-	sbpf_program_unref(prog);
-}
-
-/* Lines of /proc/self/maps whose rights contain @right1 and @right2. */
-static unsigned int pages_with(char right1, char right2)
-{
-	FILE *maps = fopen("/proc/self/maps", "r");
-	char line[512], rights[8];
-	unsigned int n = 0;
-
-	assert_non_null(maps);
-	while (fgets(line, sizeof(line), maps))
-		if (sscanf(line, "%*s %4s", rights) == 1)
-			n += strchr(rights, right1) && strchr(rights, right2);
-	fclose(maps);
-	return n;
-}
-
-static void no_page_is_writable_and_executable(void **state)
-{
-	unsigned int executable = pages_with('x', 'x');
-	struct sbpf_program *prog = ASSEMBLE(MOV(0, 0), EXIT);
-
-	assert_int_equal(pages_with('w', 'x'), 0);
-	assert_int_equal(sbpf_program_compile(prog, SBPF_TIER_TEMPLATE, NULL, NULL), 0);
-	assert_int_equal(pages_with('w', 'x'), 0);
-	assert_int_equal(pages_with('x', 'x'), executable + 1);
-	sbpf_program_unref(prog);
-	assert_int_equal(pages_with('x', 'x'), executable);
-}
-
-/* In a child, and before anything else asks for the tier: the answer is kept. */
-static void where_code_cannot_be_made_executable_the_interpreter_runs(void **state)
-{
-	struct sbpf_program *prog = ASSEMBLE(MOV(0, 7), EXIT);
-	int status;
-	pid_t child;
-
-	child = fork();
-	if (child == 0) {
-		struct sbpf_code_info info = {.size = sizeof(info)};
-		struct sbpf_error err;
-
-		if (prctl(PR_SET_MDWE, PR_MDWE_REFUSE_EXEC_GAIN, 0, 0, 0))
-			_exit(77);
-		_exit(!sbpf_tier_missing(SBPF_TIER_TEMPLATE) ||
-		      sbpf_program_compile(prog, SBPF_TIER_TEMPLATE, NULL, &err) != -EOPNOTSUPP ||
-		      sbpf_program_compile(prog, SBPF_TIER_AUTO, &info, &err) ||
-		      info.tier != SBPF_TIER_INTERP);
-	}
-	assert_int_equal(waitpid(child, &status, 0), child);
-	sbpf_program_unref(prog);
-	assert_true(WIFEXITED(status));
-	if (WEXITSTATUS(status) == 77)
-		skip(); /* Linux before 6.3 */
-	assert_int_equal(WEXITSTATUS(status), 0);
-}
-
-static void a_million_instructions_compile_and_run(void **state)
-{
-	struct sbpf_insn *insns = calloc(SBPF_MAX_INSNS, sizeof(*insns));
-	struct sbpf_program *prog;
-	struct sbpf_sandbox *sb;
-	struct sbpf_error err;
-	const uint32_t last = SBPF_MAX_INSNS - 1;
-	uint32_t n = 0;
-
-	assert_non_null(insns);
-	insns[n++] = (struct sbpf_insn)MOV(0, -1);
-	insns[n++] = (struct sbpf_insn)MOV(3, 2);
-	/* the farthest jumps there are, and divisions, the longest code, between them: once around */
-	insns[n++] = (struct sbpf_insn)INSN(BPF_JMP32 | BPF_JA, 0, 0, 0, last - 6);
-	while (n < last - 3)
-		insns[n++] = (struct sbpf_insn)INSN(BPF_ALU64 | BPF_DIV | BPF_X, 0, 3, 1, 0);
-	insns[n++] = (struct sbpf_insn)ADD(0, 1);
-	insns[n++] = (struct sbpf_insn)INSN(BPF_JMP | BPF_JSGT | BPF_K, 0, 0, 1, 0);
-	insns[n++] = (struct sbpf_insn)INSN(BPF_JMP32 | BPF_JA, 0, 0, 0, 3 - last);
-	insns[n] = (struct sbpf_insn)EXIT;
-	prog = assemble(insns, SBPF_MAX_INSNS);
-	sb = take(prog);
-	EACH_TIER(tier)
-	{
-		struct sbpf_call call = a_call(tier, 0, 0);
-
-		call.fuel = 10 * SBPF_MAX_INSNS;
-		expect(sb, &call, 0, &err);
-		assert_int_equal(call.r0, 1);
-		assert_int_equal(call.fuel_used, SBPF_MAX_INSNS + last - 3);
-	}
-	sbpf_sandbox_put(sb);
-	sbpf_program_unref(prog);
-	free(insns);
-}
-
-static int without_bmi2_and_fsgsbase(void **state)
-{
-	sbpf_x86_64_plain = true;
-	return 0;
-}
-
-static int with_all_the_machine_has(void **state)
-{
-	sbpf_x86_64_plain = false;
-	return 0;
-}
-
-#define ON_AN_OLD_MACHINE(f) \
-	{#f "_on_an_old_machine", f, without_bmi2_and_fsgsbase, with_all_the_machine_has, NULL}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(where_code_cannot_be_made_executable_the_interpreter_runs),
 		cmocka_unit_test(arithmetic_between_any_two_registers),
 		cmocka_unit_test(arithmetic_with_any_constant),
 		cmocka_unit_test(moves_negations_and_swaps),
@@ -1060,13 +621,7 @@ int main(void)
 		cmocka_unit_test(a_fault_names_its_instruction),
 		cmocka_unit_test(atomics_on_any_registers),
 		cmocka_unit_test(atomics_need_a_page_they_may_write),
-		cmocka_unit_test(calls_keep_registers_frames_and_the_stack),
-		cmocka_unit_test(results_of_calls_have_64_bits),
-		cmocka_unit_test(the_segment_base_is_put_back_however_a_call_ends),
-		cmocka_unit_test(no_page_is_writable_and_executable),
-		cmocka_unit_test(a_million_instructions_compile_and_run),
 		ON_AN_OLD_MACHINE(arithmetic_between_any_two_registers),
-		ON_AN_OLD_MACHINE(the_segment_base_is_put_back_however_a_call_ends),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
