@@ -18,7 +18,23 @@
 #define LAMBDAIO_FUNCTION_H
 
 #include <stddef.h>
+
+/*
+ * Clang's own <stdint.h>.  A hosted one goes on to glibc's, which for BPF looks for parts that Debian
+ * does not install; so that plain `clang -target bpf -I include` compiles this header as well.
+ */
+#if defined(__clang__) && defined(__bpf__) && __STDC_HOSTED__
+#pragma clang diagnostic push
+#pragma clang diagnostic ignored "-Wbuiltin-macro-redefined"
+#pragma push_macro("__STDC_HOSTED__")
+#undef __STDC_HOSTED__
+#define __STDC_HOSTED__ 0
 #include <stdint.h>
+#pragma pop_macro("__STDC_HOSTED__")
+#pragma clang diagnostic pop
+#else
+#include <stdint.h>
+#endif
 
 #ifdef __cplusplus
 #error "a λ-function is C"

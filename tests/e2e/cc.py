@@ -136,6 +136,17 @@ def test_signed_division_rounds_towards_zero_in_every_instruction_set():
         return (uint8_t *)o - ctx->out; }""", data) == want
 
 
+def test_the_header_alone_compiles_with_plain_clang():
+    source = put("plain.c", b"""#include <lambdaio/function.h>
+        #include <stdint.h>
+        LAMBDA_MAP(plain) { if (!ctx->out_cap) return -28; ctx->out[0] = ctx->in[0] ^ UINT8_MAX; return 1; }""")
+    for clang in clangs():
+        status, _, err = run(clang, "-target", "bpf", "-O2", "-g", "-Wall", "-Wextra", "-Werror", "-I",
+                             os.path.join(tap.SRC, "include"), "-c", source, "-o", path("plain.o"))
+        assert status == 0, f"{clang}: {err}"
+        assert run(LIO, "run", path("plain.o"), put("data", b"\x0f"))[:2] == (0, b"\xf0"), clang
+
+
 def test_debugging_information_leads_from_a_fault_to_the_line():
     status, _, err = cc(HEAD + b"LAMBDA_MAP(f)\n{\n\treturn *(char *)96;\n}\n")
     assert status == 0, err
