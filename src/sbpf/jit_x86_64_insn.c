@@ -597,10 +597,10 @@ static enum jit_alu atomic_op(int32_t imm)
 }
 
 /*
- * A sandbox has one thread, so a plain read, change and write is atomic enough, ten times faster
- * than a locked one, and works misaligned.  (xchg with memory locks by itself and is avoided.)  The
- * read comes first and on its own: where the bytes are partly read-only, partly nowhere, all tiers
- * then report the same address.
+ * A sandbox has one thread, so a plain read, change and write is atomic enough, needs no lock, and
+ * works misaligned.  (xchg with memory locks by itself and is avoided.)  The read comes first and on
+ * its own: where the bytes are partly read-only, partly nowhere, all tiers then report the same
+ * address.
  */
 static void atomic(struct jit *j, const struct sbpf_insn *insn)
 {
