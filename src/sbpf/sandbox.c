@@ -106,31 +106,19 @@ static int reserve(struct sbpf_sandbox *sb)
 /* The read-only windows' pages: inaccessible to the program until a window grows over them. */
 static int map_readonly(struct sbpf_sandbox *sb)
 {
-	int fd = memfd_create("sbpf", MFD_CLOEXEC);
-	void *p;
-	int r = 0;
+	/* Not a memory file: making one long enough is refused, and kills, below the file size limit. */
+	void *p = mmap(NULL, SBPF_WRITABLE_FROM, PROT_READ | PROT_WRITE,
+		       MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
-	if (fd < 0)
+	if (p == MAP_FAILED)
 		return -errno;
-	if (ftruncate(fd, SBPF_WRITABLE_FROM)) {
-		r = -errno;
-		goto out;
-	}
-	p = mmap(NULL, SBPF_WRITABLE_FROM, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd,
-		 0);
-	if (p == MAP_FAILED) {
-		r = -errno;
-		goto out;
-	}
 	sb->alias = p;
-	p = mmap(sb->base, SBPF_WRITABLE_FROM, PROT_NONE, MAP_SHARED | MAP_FIXED, fd, 0);
-	if (p == MAP_FAILED) {
-		r = -errno;
+	/* From length 0: the same pages once more, see mremap(2). */
+	if (mremap(p, 0, SBPF_WRITABLE_FROM, MREMAP_MAYMOVE | MREMAP_FIXED, sb->base) == MAP_FAILED) {
 		sb->lost = true;
+		return -errno;
 	}
-out:
-	close(fd);
-	return r;
+	return mprotect(sb->base, SBPF_WRITABLE_FROM, PROT_NONE) ? -errno : 0;
 }
 
 static void sandbox_free(struct sbpf_sandbox *sb)
