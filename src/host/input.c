@@ -74,11 +74,6 @@ static int random_map(struct lambda_source *src, struct sbpf_sandbox *sb, uint64
 			  in->file->name);
 }
 
-static void random_ahead(struct lambda_source *src, uint64_t off, uint64_t len)
-{
-	posix_fadvise(input_of(src)->file->fd, (off_t)off, (off_t)len, POSIX_FADV_WILLNEED);
-}
-
 static int64_t memory_read(struct lambda_source *src, void *buf, size_t len, uint64_t off)
 {
 	if (off >= src->size)
@@ -90,10 +85,8 @@ static int64_t memory_read(struct lambda_source *src, void *buf, size_t len, uin
 }
 
 static const struct lambda_source_ops mapped_ops = {
-	.name = "mmap", .read = random_read, .map = random_map, .ahead = random_ahead};
-static const struct lambda_source_ops pread_ops = {
-	.name = "pread", .read = random_read, .ahead = random_ahead};
-static const struct lambda_source_ops direct_ops = {.name = "pread", .read = random_read};
+	.name = "mmap", .read = random_read, .map = random_map};
+static const struct lambda_source_ops pread_ops = {.name = "pread", .read = random_read};
 static const struct lambda_source_ops memory_ops = {.name = "memory", .read = memory_read};
 
 /* ---- in order ---- */
@@ -306,10 +299,12 @@ static int open_random(struct input *in, bool decompress, enum lio_io io)
 	if (decompress && codec != CODEC_NONE)
 		return decode(in, codec);
 	in->src.size = (uint64_t)size;
-	in->src.ops = sizeless                                           ? &stream_ops
-		      : file->flags & O_DIRECT                           ? &direct_ops
-		      : file->kind != FILE_REGULAR || io == LIO_IO_PREAD ? &pread_ops
-									 : &mapped_ops;
+	if (sizeless)
+		in->src.ops = &stream_ops;
+	else if (file->flags & O_DIRECT || file->kind != FILE_REGULAR || io == LIO_IO_PREAD)
+		in->src.ops = &pread_ops;
+	else
+		in->src.ops = &mapped_ops;
 	return 0;
 }
 
@@ -324,6 +319,7 @@ int input_open(struct input *in, struct lio_file *file, const struct lio_run_opt
 	in->io_forced = opts->io == LIO_IO_MMAP;
 	in->fail.code = 0;
 	in->src.size = 0;
+	in->src.map_forced = in->io_forced;
 	atomic_flag_clear(&in->failing);
 	in->stream = (struct stream){.file = file,
 				     .cancel = opts->cancel,

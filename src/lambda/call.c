@@ -14,9 +14,9 @@
 #include "lambdaio/function.h"
 
 /*
- * From this size on input is mapped where the source can, below it is read into the window: a
- * mapping costs system calls and page faults that a small copy does not (docs/io.md has the
- * measurements).
+ * From this size on input is mapped where the source can and one worker does it all.  Below, a copy
+ * costs less than the system calls and page faults; and several workers hinder each other in one
+ * address space (docs/io.md has the measurements).
  */
 #define MAP_MIN (512u << 10)
 /* Heaps up to this are cleared in place rather than dropped and faulted in again. */
@@ -140,7 +140,7 @@ static int map_input(struct worker *w, uint64_t off, uint64_t len)
 	struct edges e = {.begin = skew, .end = skew + len};
 	int rc;
 
-	if (!src->ops->map || len < MAP_MIN)
+	if (!src->ops->map || len < MAP_MIN || (w->job->threaded && !src->map_forced))
 		return -EOPNOTSUPP;
 	rc = src->ops->map(src, w->sb, off - skew, skew + len);
 	if (rc == -EOPNOTSUPP)

@@ -138,12 +138,11 @@ struct lambda_source_ops {
 	int64_t (*read)(struct lambda_source *src, void *buf, size_t len, uint64_t off);
 	/* Optional (random access only): [page-aligned @off, +@len) as SBPF_WIN_IN without a copy; -EOPNOTSUPP: read() instead. */
 	int (*map)(struct lambda_source *src, struct sbpf_sandbox *sb, uint64_t off, uint64_t len);
-	/* Optional: [@off, +@len) will be wanted soon. */
-	void (*ahead)(struct lambda_source *src, uint64_t off, uint64_t len);
 };
 struct lambda_source { /* embed first */
 	const struct lambda_source_ops *ops;
-	uint64_t size; /* of a random-access source, bytes */
+	uint64_t size;   /* of a random-access source, bytes */
+	bool map_forced; /* map() every large piece, not only where that measured faster */
 };
 
 struct lambda_sink {

@@ -514,6 +514,7 @@ static void gives_the_references_bytes_from_mapped_input(void **state)
 
 		run_init(&r, &functions[i % N_WITH_REF], &mapped_ops, p, len);
 		r.req.threads = 1 + i % 2;
+		r.src.src.map_forced = i % 2;
 		r.req.tier = sbpf_tier_missing(SBPF_TIER_TEMPLATE) ? SBPF_TIER_INTERP
 								   : SBPF_TIER_TEMPLATE;
 		r.req.offset = below(2) ? below(len / 2) : 0;
@@ -1031,6 +1032,7 @@ static void a_file_truncated_while_it_is_read_is_an_error(void **state)
 		set_arg(&r);
 		r.req.tier = draw_tier();
 		r.req.threads = 1 + (i & 2) / 2;
+		r.src.src.map_forced = true;
 		if (i & 1) /* mapped: the size is stale, the boundaries can still be read */
 			assert_int_equal(ftruncate(r.src.fd, 2 * MIB + 50), 0);
 		else
