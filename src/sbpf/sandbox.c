@@ -114,7 +114,8 @@ static int map_readonly(struct sbpf_sandbox *sb)
 		return -errno;
 	sb->alias = p;
 	/* From length 0: the same pages once more, see mremap(2). */
-	if (mremap(p, 0, SBPF_WRITABLE_FROM, MREMAP_MAYMOVE | MREMAP_FIXED, sb->base) == MAP_FAILED) {
+	if (mremap(p, 0, SBPF_WRITABLE_FROM, MREMAP_MAYMOVE | MREMAP_FIXED, sb->base) ==
+	    MAP_FAILED) {
 		sb->lost = true;
 		return -errno;
 	}
