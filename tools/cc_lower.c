@@ -10,6 +10,7 @@
  *   call void @llvm.memset.p0.i64(ptr align 8 %0, i8 %v, i64 70, i1 false), !dbg !3, !tbaa !5
  *   %3 = load i64, ptr %2, align 1, !dbg !3
  *   %7 = sdiv i64 %3, %6, !dbg !3
+ *   %8 = tail call i64 @llvm.cttz.i64(i64 %7, i1 true), !range !9, !dbg !3
  * New values are named, so that the module's numbered ones stay in order.
  */
 #include <stdio.h>
@@ -57,6 +58,8 @@ struct lowering {
 	const char *pointer[OPS]; /* the pointer type of a helper that must be declared, or NULL */
 	bool declared[OPS];       /* by the module itself */
 	bool no_sdiv;
+	bool popcount[65],
+		popcount_declared[65]; /* of this width: used by us, declared by the module */
 };
 
 static void put(struct text *t, const char *p, size_t len)
@@ -192,17 +195,16 @@ static void put_aligned(struct text *t, struct span arg)
 	put_span(t, rest);
 }
 
-/* The !dbg of an instruction's tail: all that a replacement keeps of it. */
-static void put_debug(struct text *t, struct span tail)
+/* ", !dbg !N" of an instruction's tail: all that a replacement keeps of it. */
+static const char *debug_of(struct span tail, char *buf, size_t cap)
 {
 	size_t at = find(tail, "!dbg ");
 
-	if (at < tail.len) {
-		tail = skip(tail, at);
-		puts_(t, ", ");
-		put(t, tail.p, until(tail, ","));
-	}
-	puts_(t, "\n");
+	buf[0] = '\0';
+	tail = skip(tail, at);
+	if (tail.len)
+		snprintf(buf, cap, ", %.*s", (int)until(tail, ","), tail.p);
+	return buf;
 }
 
 /* An operand as a wider integer: a constant stays one, a value is extended in a line before. */
@@ -339,7 +341,8 @@ static bool lower_memcall(struct lowering *lo, struct span line)
 	puts_(out, ", i64 ");
 	puts_(out, length);
 	puts_(out, ")");
-	put_debug(out, call.tail);
+	puts_(out, debug_of(call.tail, byte, sizeof(byte)));
+	puts_(out, "\n");
 	lo->pointer[call.op] = pointer;
 	return true;
 }
@@ -418,7 +421,7 @@ static bool lower_division(struct lowering *lo, struct span line)
 {
 	struct text *t = &lo->out;
 	struct span s = trim(line), result, type, a, b, tail;
-	char type_[16], a_[64], b_[64], debug[64] = "", sign[32] = "0", buf[512];
+	char type_[16], a_[64], b_[64], debug[64], sign[32] = "0", buf[512];
 	long width;
 	bool rem;
 
@@ -439,10 +442,7 @@ static bool lower_division(struct lowering *lo, struct span line)
 	s = trim(skip(s, a.len + 1));
 	b = (struct span){s.p, until(s, ",")};
 	tail = skip(s, b.len);
-	if (find(tail, "!dbg ") < tail.len) {
-		tail = skip(tail, find(tail, "!dbg "));
-		snprintf(debug, sizeof(debug), ", %.*s", (int)until(tail, ","), tail.p);
-	}
+	debug_of(tail, debug, sizeof(debug));
 	if (type.len >= sizeof(type_) || a.len >= sizeof(a_) || b.len >= sizeof(b_))
 		return false;
 	snprintf(type_, sizeof(type_), "%.*s", (int)type.len, type.p);
@@ -468,8 +468,82 @@ static bool lower_division(struct lowering *lo, struct span line)
 	return true;
 }
 
+/*
+ * Counts of leading and trailing zeros, on which clang 14 and 16 crash for BPF, as counts of ones: of
+ * ~x & (x - 1), and of ~x with every bit below a one set.  Both are the width where x is 0.
+ */
+static bool lower_zeros(struct lowering *lo, struct span line)
+{
+	struct text *t = &lo->out;
+	struct span s = trim(line), result, type, value;
+	char type_[16], x[64], debug[64], buf[512];
+	unsigned int serial = lo->serial;
+	bool trailing;
+	size_t at;
+	long width;
+
+	result = (struct span){s.p, until(s, " ")};
+	at = find(s, "call ");
+	if (!starts(s, "%") || at == s.len)
+		return false;
+	s = skip(s, at);
+	at = find(s, "@llvm.ct");
+	s = skip(s, at);
+	trailing = starts(s, "@llvm.cttz.");
+	if (!trailing && !starts(s, "@llvm.ctlz."))
+		return false;
+	s = skip(s, strlen("@llvm.cttz."));
+	type = (struct span){s.p, until(s, "(")};
+	s = skip(s, type.len);
+	if (!eat(&s, "(") || type.len >= sizeof(type_) || !starts(type, "i") ||
+	    !number(skip(type, 1), &width) || width < 8 || width > 64)
+		return false;
+	split_argument((struct span){s.p, until(s, ",")}, &type, &value);
+	if (value.len >= sizeof(x))
+		return false;
+	snprintf(type_, sizeof(type_), "%.*s", (int)type.len, type.p);
+	snprintf(x, sizeof(x), "%.*s", (int)value.len, value.p);
+	debug_of(s, debug, sizeof(debug));
+	if (trailing) {
+		snprintf(buf, sizeof(buf), "  %%lio.z%u = add %s %s, -1%s\n", serial, type_, x,
+			 debug);
+		puts_(t, buf);
+	}
+	for (long shift = 1; !trailing && shift < width; shift *= 2) {
+		snprintf(buf, sizeof(buf),
+			 "  %%lio.r%u = lshr %s %s, %ld%s\n"
+			 "  %%lio.o%u = or %s %s, %%lio.r%u%s\n",
+			 lo->serial, type_, x, shift, debug, lo->serial, type_, x, lo->serial,
+			 debug);
+		puts_(t, buf);
+		snprintf(x, sizeof(x), "%%lio.o%u", lo->serial++);
+	}
+	snprintf(buf, sizeof(buf), "  %%lio.n%u = xor %s %s, -1%s\n", serial, type_, x, debug);
+	puts_(t, buf);
+	if (trailing) {
+		snprintf(buf, sizeof(buf), "  %%lio.a%u = and %s %%lio.n%u, %%lio.z%u%s\n", serial,
+			 type_, serial, serial, debug);
+		puts_(t, buf);
+	}
+	puts_(t, "  ");
+	put_span(t, result);
+	snprintf(buf, sizeof(buf), " = call %s @llvm.ctpop.%s(%s %%lio.%c%u)%s\n", type_, type_,
+		 type_, trailing ? 'a' : 'n', serial, debug);
+	puts_(t, buf);
+	lo->popcount[width] = true;
+	lo->serial++;
+	return true;
+}
+
 static void note_declarations(struct lowering *lo, struct span line)
 {
+	struct span popcount = skip(line, find(line, "@llvm.ctpop.i"));
+	long width;
+
+	if (eat(&popcount, "@llvm.ctpop.i") &&
+	    number((struct span){popcount.p, until(popcount, "(")}, &width) && width > 0 &&
+	    width <= 64)
+		lo->popcount_declared[width] = true;
 	for (int op = 0; op < OPS; op++) {
 		char name[32];
 
@@ -489,6 +563,15 @@ static void put_declarations(struct lowering *lo)
 			continue;
 		snprintf(buf, sizeof(buf), "declare %s @%s(%s, %s, i64)\n", p, ops[op].helper, p,
 			 ops[op].second ? ops[op].second : p);
+		puts_(&lo->out, buf);
+	}
+	for (unsigned int width = 8; width <= 64; width++) {
+		char buf[64];
+
+		if (!lo->popcount[width] || lo->popcount_declared[width])
+			continue;
+		snprintf(buf, sizeof(buf), "declare i%u @llvm.ctpop.i%u(i%u)\n", width, width,
+			 width);
 		puts_(&lo->out, buf);
 	}
 }
@@ -512,7 +595,7 @@ char *cc_lower(const char *ir, size_t len, bool no_sdiv, size_t *out_len)
 			body = false;
 		else if (body && starts(line, "  ") &&
 			 (lower_memcall(&lo, line) || lower_access(&lo, line) ||
-			  lower_division(&lo, line)))
+			  lower_division(&lo, line) || lower_zeros(&lo, line)))
 			continue;
 		put_span(&lo.out, line);
 		puts_(&lo.out, "\n");

@@ -136,6 +136,21 @@ def test_signed_division_rounds_towards_zero_in_every_instruction_set():
         return (uint8_t *)o - ctx->out; }""", data) == want
 
 
+def test_zeros_and_ones_of_any_width_are_counted():
+    values = [0, 1, 2, 3, 0x80, 0x7f, 0x8000, 0x10000, 2**31, 2**32 - 1, 2**32, 2**63, 2**64 - 1, 0x00f0000000000000]
+    want = b""
+    for v in values:
+        for bits in (64, 32, 16):
+            x = v % 2**bits
+            want += bytes([(x & -x).bit_length() - 1 if x else 99, bits - x.bit_length() if x else 99, bin(x).count("1")])
+    assert answer(b"""LAMBDA_MAP(f) { uint64_t n = ctx->in_len / 8; uint8_t *o = ctx->out; if (ctx->out_cap < 9 * n) return -ENOSPC;
+        for (uint64_t i = 0; i < n; i++) { uint64_t v = lambda_load64(ctx->in + 8 * i); uint32_t w = v; uint16_t h = v;
+        *o++ = v ? __builtin_ctzll(v) : 99; *o++ = v ? __builtin_clzll(v) : 99; *o++ = __builtin_popcountll(v);
+        *o++ = w ? __builtin_ctz(w) : 99; *o++ = w ? __builtin_clz(w) : 99; *o++ = __builtin_popcount(w);
+        *o++ = h ? __builtin_ctz(h) : 99; *o++ = h ? __builtin_clz(h) - 16 : 99; *o++ = __builtin_popcount(h); }
+        return o - ctx->out; }""", struct.pack(f"<{len(values)}Q", *values)) == want
+
+
 def test_the_header_alone_compiles_with_plain_clang():
     source = put("plain.c", b"""#include <lambdaio/function.h>
         #include <stdint.h>
