@@ -394,6 +394,12 @@ int ctrl_server_add_namespace(struct ctrl_server *s, const char *nqn, struct ctr
 			      struct ctrl_error *err);
 /* ADDR:PORT, [v6]:PORT; port 0 picks one.  @fd >= 0: an already listening socket (socket activation). */
 int ctrl_server_listen(struct ctrl_server *s, const char *where, int fd, struct ctrl_error *err);
+/*
+ * For another service of the server: a listening socket under the same rules, whose address goes to @text;
+ * @dry only checks what is written, and returns 0.
+ */
+int ctrl_listen_socket(const char *where, bool insecure_network, bool dry, char text[64],
+		       struct ctrl_error *err);
 int ctrl_server_start(struct ctrl_server *s, struct ctrl_error *err);
 /*
  * Stop taking connections, finish what is outstanding (at most @ms), close, flush stores.

@@ -96,13 +96,15 @@ static int open_socket(const char *where, const struct addrinfo *ai, struct ctrl
 				       : "give an address of this machine");
 }
 
-static int open_address(struct ctrl_server *s, const char *where, struct ctrl_error *err)
+int ctrl_listen_socket(const char *where, bool insecure_network, bool dry, char text[64],
+		       struct ctrl_error *err)
 {
 	const struct addrinfo hints = {.ai_socktype = SOCK_STREAM,
 				       .ai_flags = AI_PASSIVE | AI_NUMERICSERV};
 	struct addrinfo *ai;
 	const char *port;
 	char host[256];
+	bool loopback;
 	int rc;
 
 	if (split(where, host, sizeof(host), &port))
@@ -112,28 +114,29 @@ static int open_address(struct ctrl_server *s, const char *where, struct ctrl_er
 	if (rc)
 		return ctrl_fail(err, -EINVAL, "%s: %s; write 127.0.0.1:4420 or [::1]:4420", where,
 				 gai_strerror(rc));
-	if (!s->opts.insecure_network && !is_loopback(ai->ai_addr))
+	if (!insecure_network && !is_loopback(ai->ai_addr))
 		rc = ctrl_fail(
 			err, -EPERM,
 			"%s: not a loopback address, and hosts are neither authenticated nor "
 			"encrypted; listen on 127.0.0.1, or accept that with --insecure-network",
 			where);
-	else
+	else if (!dry)
 		rc = open_socket(where, ai, err);
 	freeaddrinfo(ai);
+	if (rc > 0 && describe(rc, text, 64, &loopback))
+		snprintf(text, 64, "?");
 	return rc;
 }
 
-static int check_inherited(struct ctrl_server *s, int fd, struct ctrl_error *err)
+static int check_inherited(struct ctrl_server *s, int fd, char text[64], struct ctrl_error *err)
 {
 	int listening = 0, type = 0;
 	socklen_t n = sizeof(int);
-	char text[64];
 	bool loopback;
 
 	if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &n) || !listening ||
 	    getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &n) || type != SOCK_STREAM ||
-	    describe(fd, text, sizeof(text), &loopback))
+	    describe(fd, text, 64, &loopback))
 		return ctrl_fail(err, -EINVAL,
 				 "descriptor %d: not a listening TCP socket; see ListenStream= in "
 				 "systemd.socket(5)",
@@ -151,16 +154,14 @@ static int check_inherited(struct ctrl_server *s, int fd, struct ctrl_error *err
 int ctrl_server_listen(struct ctrl_server *s, const char *where, int fd, struct ctrl_error *err)
 {
 	struct listener *l = &s->listeners[s->n_listeners];
-	bool loopback;
 
 	if (s->n_listeners == SERVER_LISTENERS)
 		return ctrl_fail(err, -E2BIG, "%s: more than %u listening addresses", where,
 				 SERVER_LISTENERS);
-	fd = fd < 0 ? open_address(s, where, err) : check_inherited(s, fd, err);
+	fd = fd < 0 ? ctrl_listen_socket(where, s->opts.insecure_network, false, l->address, err)
+		    : check_inherited(s, fd, l->address, err);
 	if (fd < 0)
 		return fd;
-	if (describe(fd, l->address, sizeof(l->address), &loopback))
-		snprintf(l->address, sizeof(l->address), "?");
 	l->watch.fd = fd;
 	l->server = s;
 	s->n_listeners++;
