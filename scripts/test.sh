@@ -104,10 +104,11 @@ if [ "${1:-}" != quick ]; then
 			>build-fuzz.log 2>&1 || cat build-fuzz.log
 		rm -f build-fuzz.log
 	fi
-	mapfile -t targets < <(sed -n "s/^ *'\(fuzz_[a-z_]*\)'.*/\1/p" tests/fuzz/meson.build)
-	check "the fuzz targets build" ninja -C build-fuzz "${targets[@]/#/tests/fuzz/}"
+	targets=(tests/fuzz/fuzz_*.c)
+	targets=("${targets[@]%.c}")
+	check "the fuzz targets build" ninja -C build-fuzz "${targets[@]}"
 	for t in "${targets[@]}"; do
-		check "$t finds nothing in ${fuzz_seconds} s" fuzzes build-fuzz "$t"
+		check "$(basename "$t") finds nothing in ${fuzz_seconds} s" fuzzes build-fuzz "$(basename "$t")"
 	done
 fi
 
