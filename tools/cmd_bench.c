@@ -50,7 +50,7 @@ static int plan_tiers(const char *list, struct plan *plan)
 		list = next_item(list, item);
 		if (sbpf_tier_parse(item, tier))
 			return cli_fail(
-				EINVAL, NULL,
+				EINVAL, "separate tiers by commas",
 				"bench: --tier: \"%s\" is not one of auto, interp, template, llvm",
 				item);
 		missing = sbpf_tier_missing(*tier);
@@ -58,7 +58,8 @@ static int plan_tiers(const char *list, struct plan *plan)
 			return cli_fail(EOPNOTSUPP, "\"lio features\" lists what runs here",
 					"bench: --tier %s: %s", item, missing);
 		if (++plan->n_tiers == LIST_MAX && list)
-			return cli_fail(E2BIG, NULL, "bench: --tier: more than %u tiers", LIST_MAX);
+			return cli_fail(E2BIG, "name fewer", "bench: --tier: more than %u tiers",
+					LIST_MAX);
 	}
 	return 0;
 }
@@ -73,13 +74,13 @@ static int plan_threads(const char *list, struct plan *plan)
 	while (list) {
 		list = next_item(list, item);
 		if (cli_parse_count(item, &n) || !n || n > UINT_MAX)
-			return cli_fail(EINVAL, NULL,
+			return cli_fail(EINVAL, "name whole numbers from 1 up",
 					"bench: --threads: \"%s\" is not a number of threads",
 					item);
 		plan->threads[plan->n_threads++] = (unsigned)n;
 		if (plan->n_threads == LIST_MAX && list)
-			return cli_fail(E2BIG, NULL, "bench: --threads: more than %u numbers",
-					LIST_MAX);
+			return cli_fail(E2BIG, "name fewer",
+					"bench: --threads: more than %u numbers", LIST_MAX);
 	}
 	return 0;
 }
@@ -126,7 +127,7 @@ static int print_text(const struct line *lines, size_t n)
 	char **cells = calloc((n + 1) * COLUMNS, sizeof(*cells)), buf[32];
 
 	if (!cells)
-		return cli_fail(ENOMEM, NULL, "bench: no memory");
+		return cli_fail(ENOMEM, CLI_FIX_MEMORY, "bench: no memory");
 	for (size_t c = 0; c < COLUMNS; c++)
 		cells[c] = cli_strdup(title[c]);
 	for (size_t i = 0; i < n; i++) {

@@ -321,6 +321,18 @@ static int lower(int ir_fd, int lowered_fd, bool no_sdiv)
 	return ret;
 }
 
+/* The loader's message, which has its fix at its end, with the source's name in front. */
+static int refuse(const struct job *job, int err, const char *why)
+{
+	char *text;
+
+	if (asprintf(&text, "%s: %s", job->source, why) < 0)
+		return cli_fail_text(err, why);
+	cli_fail_text(err, text);
+	free(text);
+	return CLI_FAILED;
+}
+
 /* As a run would load it: a λ-function where it has such entries, else any BPF program. */
 static int check(const struct job *job, const void *image, size_t len)
 {
@@ -332,7 +344,7 @@ static int check(const struct job *job, const void *image, size_t len)
 	int ret = sbpf_program_from_elf(image, len, NULL, &prog, &error);
 
 	if (ret)
-		return cli_fail(ret, NULL, "%s: %s", job->source, error.text);
+		return refuse(job, ret, error.text);
 	for (unsigned int i = 0; i < sbpf_program_entries(prog); i++)
 		lambda |= strncmp(sbpf_program_entry_section(prog, i), "lambda/", 7) == 0;
 	sbpf_program_unref(prog);
@@ -340,7 +352,7 @@ static int check(const struct job *job, const void *image, size_t len)
 		return 0;
 	ret = lambda_function_load(image, len, &fn, &lerror);
 	if (ret)
-		return cli_fail(ret, NULL, "%s: %s", job->source, lerror.text);
+		return refuse(job, ret, lerror.text);
 	lambda_function_free(fn);
 	return 0;
 }
@@ -366,9 +378,11 @@ static int store(const struct job *job, const void *image, size_t len)
 static int clang_failed(const struct compiler *c, int status)
 {
 	if (status < 0)
-		return cli_fail(status, NULL, "%s: cannot run it: %s", c->path, strerror(-status));
+		return cli_fail(status, "name another by --clang", "%s: cannot run it: %s", c->path,
+				strerror(-status));
 	if (status > 128)
-		return cli_fail(ECHILD, NULL, "%s: killed by signal %d", c->path, status - 128);
+		return cli_fail(ECHILD, "try another clang (--clang) or simpler code",
+				"%s: killed by signal %d", c->path, status - 128);
 	return CLI_FAILED;
 }
 
@@ -392,7 +406,7 @@ static int compile(const struct job *job)
 		fd[i] = memfd_create(names[i], MFD_CLOEXEC);
 	for (int i = 0; i < FDS; i++)
 		if (fd[i] < 0) {
-			cli_fail(errno, NULL, "cc: no memory file: %s", strerror(errno));
+			cli_fail(errno, CLI_FIX_MEMORY, "cc: no memory file: %s", strerror(errno));
 			goto out;
 		}
 	ret = find_clang(job, &c, fd[NOWHERE]);
@@ -405,8 +419,8 @@ static int compile(const struct job *job)
 	}
 	status = lower(fd[IR], fd[LOWERED], strcmp(c.cpu, "v4") != 0);
 	if (status) {
-		ret = cli_fail(status, NULL, "%s: cannot rewrite its code: %s", job->source,
-			       strerror(-status));
+		ret = cli_fail(status, CLI_FIX_MEMORY, "%s: cannot rewrite its code: %s",
+			       job->source, strerror(-status));
 		goto out;
 	}
 	status = to_object(job, &c, fd[LOWERED], fd[OBJECT]);
@@ -416,8 +430,8 @@ static int compile(const struct job *job)
 	}
 	status = map_all(fd[OBJECT], &image, &len);
 	if (status) {
-		ret = cli_fail(status, NULL, "%s: clang made no object: %s", job->source,
-			       strerror(-status));
+		ret = cli_fail(status, "try another clang (--clang)",
+			       "%s: clang made no object: %s", job->source, strerror(-status));
 		goto out;
 	}
 	ret = check(job, image, len);
@@ -535,17 +549,18 @@ int cmd_cc(int argc, char **argv)
 	if (ret)
 		return ret;
 	if (access(job.source, R_OK) < 0)
-		return cli_fail(errno, NULL, "%s: %s", job.source, strerror(errno));
+		return cli_fail(errno, "name a C file that can be read", "%s: %s", job.source,
+				strerror(errno));
 	if (!job.object) {
 		object = default_object(job.source);
 		if (!object)
-			return cli_fail(ENOMEM, NULL, "cc: out of memory");
+			return cli_fail(ENOMEM, CLI_FIX_MEMORY, "cc: out of memory");
 		job.object = object;
 	}
 	if (job.source[0] == '-') { /* clang would take it for an option */
 		if (asprintf(&source, "./%s", job.source) < 0) {
 			free(object);
-			return cli_fail(ENOMEM, NULL, "cc: out of memory");
+			return cli_fail(ENOMEM, CLI_FIX_MEMORY, "cc: out of memory");
 		}
 		job.source = source;
 	}

@@ -68,7 +68,7 @@ static int list_text(char **names, size_t n)
 	int status = 0;
 
 	if (!cells)
-		return cli_fail(ENOMEM, NULL, "functions: no memory");
+		return cli_fail(ENOMEM, CLI_FIX_MEMORY, "functions: no memory");
 	for (size_t c = 0; c < COLUMNS; c++)
 		cells[c] = cli_strdup(title[c]);
 	for (size_t i = 0; i < n; i++) {

@@ -64,7 +64,7 @@ static int run(const struct cli *cli, struct cli_request *req)
 	err = printer_new(cli_print_mode(cli, req->output.shape), &req->output,
 			  cli->json ? head(req) : NULL, stdout, &p);
 	if (err)
-		return cli_fail(err, NULL, "run: no memory");
+		return cli_fail(err, CLI_FIX_MEMORY, "run: no memory");
 	sink.arg = p;
 	cli_catch_interrupt();
 	progress_begin(cli);

@@ -103,7 +103,7 @@ char *cli_strdup(const char *text)
 	char *copy = strdup(text);
 
 	if (!copy)
-		exit(cli_fail(ENOMEM, NULL, "lio: no memory"));
+		exit(cli_fail(ENOMEM, CLI_FIX_MEMORY, "lio: no memory"));
 	return copy;
 }
 
@@ -155,7 +155,8 @@ int cli_fail_stdout(int err)
 		signal(SIGPIPE, SIG_DFL);
 		raise(SIGPIPE);
 	}
-	return cli_fail(err, NULL, "standard output: %s", strerror(err < 0 ? -err : err));
+	return cli_fail(err, "see where it leads: a full disk, a closed descriptor",
+			"standard output: %s", strerror(err < 0 ? -err : err));
 }
 
 int cli_flush(void)

@@ -121,6 +121,7 @@ void cli_help_command(enum cli_command command, FILE *to);
  * Print "lio: WHAT: WHY (ERRNO-NAME); FIX" and return CLI_FAILED.  @fmt makes "WHAT: WHY"; @fix may be
  * NULL; @err is an errno of either sign.
  */
+#define CLI_FIX_MEMORY "free some memory"
 int cli_fail(int err, const char *fix, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 /* The same of the library's last failure. */
 int cli_fail_lib(int err);

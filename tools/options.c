@@ -232,11 +232,18 @@ static const char *value_form(const struct cli_option *opt)
 	return "";
 }
 
+static const char *fix_help(const char *command, char fix[64])
+{
+	snprintf(fix, 64, "\"lio %s --help\" lists the options", command);
+	return fix;
+}
+
 static int set_value(const char *command, const struct cli_option *opt, const char *text,
 		     struct cli *cli)
 {
 	void *field = (char *)cli + opt->field;
 	uint64_t number = 0;
+	char fix[64];
 	int err = 0;
 
 	switch (opt->kind) {
@@ -263,8 +270,9 @@ static int set_value(const char *command, const struct cli_option *opt, const ch
 		return cli_fail(err, "use a smaller number", "%s: --%s: \"%s\" is too large",
 				command, opt->name, text);
 	if (err)
-		return cli_fail(err, NULL, "%s: --%s: \"%s\" is not %s%s", command, opt->name, text,
-				opt->kind == CLI_CHOICE ? "one of " : "", value_form(opt));
+		return cli_fail(err, fix_help(command, fix), "%s: --%s: \"%s\" is not %s%s",
+				command, opt->name, text, opt->kind == CLI_CHOICE ? "one of " : "",
+				value_form(opt));
 	if (opt->kind == CLI_CHOICE)
 		return 0;
 	if (!number && !opt->zero)
@@ -347,12 +355,13 @@ int cli_parse(enum cli_command command, int argc, char **argv, struct cli *cli)
 		if (!opt)
 			return unknown_option(command, argv[i], len);
 		if (!opt->value && value)
-			return cli_fail(EINVAL, NULL, "%s: --%s: it takes no value", name,
-					opt->name);
+			return cli_fail(EINVAL, "leave the value out",
+					"%s: --%s: it takes no value", name, opt->name);
 		if (opt->value && !value) {
 			if (i + 1 == argc)
-				return cli_fail(EINVAL, NULL, "%s: --%s: its value %s is missing",
-						name, opt->name, opt->value);
+				return cli_fail(EINVAL, "give it",
+						"%s: --%s: its value %s is missing", name,
+						opt->name, opt->value);
 			value = argv[++i];
 		}
 		if (set_value(name, opt, value, cli))

@@ -159,7 +159,7 @@ int cli_load_lambda(const char *name, struct lambda_function **out)
 	err = path ? read_all(path, &image, &len) : -ENOMEM;
 	free(path);
 	if (err)
-		return err == -ENOMEM ? cli_fail(err, NULL, "%s: no memory", name)
+		return err == -ENOMEM ? cli_fail(err, CLI_FIX_MEMORY, "%s: no memory", name)
 				      : cli_fail_lib(err);
 	err = lambda_function_load(image, len, out, &lerr);
 	free(image);

@@ -252,8 +252,14 @@ static int load_path(const char *path, struct lio_function **out)
 		return errno == ENOENT ? -ENOENT : object_fail(path, errno);
 	rc = object_read(path, fd, &image, &len);
 	close(fd);
-	if (!rc)
+	if (!rc) {
 		rc = lio_load_mem(image, len, out);
+		if (rc) {
+			struct lambda_error why = *host_error();
+
+			host_fail(rc, "%s: %s", path, why.text);
+		}
+	}
 	free(image);
 	return rc;
 }

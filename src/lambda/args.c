@@ -100,8 +100,11 @@ static int read_file(const struct pack *pk, const char *name, const char *path, 
 		close(fd);
 	if (rc) {
 		free(buf);
-		return lambda_fail(pk->err, rc, "argument '%s': cannot read '%.200s': %s", name,
-				   path, strerrordesc_np(-rc));
+		return lambda_fail(
+			pk->err, rc,
+			"argument '%s': cannot read '%.200s': %s; @FILE needs a file that can "
+			"be read, and @@ begins a value with '@'",
+			name, path, strerrordesc_np(-rc));
 	}
 	out->file = buf;
 	out->len = len;
@@ -163,7 +166,7 @@ static int pack_file(const struct pack *pk, const struct lambda_field *f, const 
 	}
 	return lambda_fail(pk->err, -EINVAL,
 			   "argument '%s': the file is neither %u number%s for %s as text nor "
-			   "%llu raw bytes (it has %zu bytes)",
+			   "%llu raw bytes; it has %zu bytes",
 			   f->name, f->count, f->count == 1 ? "" : "s", lambda_type_name(f->type),
 			   (unsigned long long)size, v->len);
 }

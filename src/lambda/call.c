@@ -27,7 +27,7 @@ int job_check(struct worker *w, uint64_t offset)
 	const struct lambda_request *req = w->job->req;
 
 	if (req->cancel && __atomic_load_n(req->cancel, __ATOMIC_RELAXED))
-		return lambda_fail_at(&w->err, -ECANCELED, offset, "canceled at offset %llu",
+		return lambda_fail_at(&w->err, -ECANCELED, offset, "cancelled at offset %llu",
 				      (unsigned long long)offset);
 	if (req->deadline_ns && now_ns() >= req->deadline_ns)
 		return lambda_fail_at(&w->err, -ETIME, offset,
@@ -270,9 +270,18 @@ static int call_failed(struct worker *w, const struct call *c, int rc, const cha
 
 int call_returned(struct worker *w, const struct call *c, int64_t r0)
 {
-	char why[64];
+	const char *name = strerrorname_np((int)-r0);
+	char why[160];
 
-	snprintf(why, sizeof(why), "the function returned %s", lambda_errname((int)r0));
+	if (name)
+		snprintf(why, sizeof(why), "the function returned %s: %s; %s", name,
+			 strerrordesc_np((int)-r0),
+			 r0 == -EINVAL ? "check its arguments and its input"
+				       : "its documentation says when it does");
+	else
+		snprintf(why, sizeof(why),
+			 "the function returned %lld; its documentation says when it does",
+			 (long long)r0);
 	return call_failed(w, c, (int)r0, why);
 }
 
@@ -294,7 +303,7 @@ int call_run(struct worker *w, const struct call *c, int64_t *r0)
 	};
 	struct sbpf_error why;
 	uint64_t start;
-	char text[96];
+	char text[128];
 	int rc;
 
 	rc = clean_windows(w, c);
@@ -318,7 +327,9 @@ int call_run(struct worker *w, const struct call *c, int64_t *r0)
 		return 0;
 	}
 	snprintf(text, sizeof(text),
-		 "the function returned %lld, which is neither 0 to %llu bytes nor an error",
+		 c->out_cap ? "the function returned %lld; it must return the bytes it wrote, at "
+			      "most %llu here, or -errno"
+			    : "the function returned %lld; a fold and a merge return 0 or -errno",
 		 (long long)*r0, (unsigned long long)c->out_cap);
 	return call_failed(w, c, -ERANGE, text);
 }

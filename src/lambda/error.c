@@ -2,6 +2,7 @@
 /*
  * error.c - one failure, told once: code, place and a line for a person.
  */
+#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -16,6 +17,27 @@ static void one_line(char *s)
 			*s = '?';
 }
 
+/* What to do about it where the message does not say so itself: every error ends in "; FIX". */
+static const char *fix_of(int code)
+{
+	static const struct {
+		int code;
+		const char *fix;
+	} fixes[] = {
+		{ENOMEM, "free some, or use fewer threads or a smaller memory budget"},
+		{ENOEXEC, "compile it again with lio cc"},
+		{EIO, "see the kernel's log, and run it again"},
+		{ECANCELED, "run it again to have its result"},
+		{ETIME, "allow more time or fuel, or give it less to do"},
+		{EFAULT, "fix the function"},
+	};
+
+	for (size_t i = 0; i < sizeof(fixes) / sizeof(fixes[0]); i++)
+		if (fixes[i].code == -code)
+			return fixes[i].fix;
+	return "check what it was given";
+}
+
 static int fail(struct lambda_error *err, int code, uint64_t offset, const char *fmt, va_list ap)
 {
 	if (!err)
@@ -23,6 +45,11 @@ static int fail(struct lambda_error *err, int code, uint64_t offset, const char 
 	err->code = code;
 	err->offset = offset;
 	vsnprintf(err->text, sizeof(err->text), fmt, ap);
+	if (!strstr(err->text, "; ")) {
+		size_t len = strlen(err->text);
+
+		snprintf(err->text + len, sizeof(err->text) - len, "; %s", fix_of(code));
+	}
 	one_line(err->text);
 	return code;
 }

@@ -82,8 +82,9 @@ static int take_entry(struct lambda_function *fn, unsigned int i, struct lambda_
 			symbol, section);
 	if (fn->entry[e] >= 0)
 		return lambda_fail(
-			err, -ENOEXEC, "section %s has two entries, '%.80s' and '%.80s'", section,
-			sbpf_program_entry_name(fn->prog, (unsigned int)fn->entry[e]), symbol);
+			err, -ENOEXEC, "section %s has two entries, '%.80s' and '%.80s'; keep one",
+			section, sbpf_program_entry_name(fn->prog, (unsigned int)fn->entry[e]),
+			symbol);
 	fn->entry[e] = (int)i;
 	return take_name(fn, (enum lambda_entry)e, symbol, err);
 }

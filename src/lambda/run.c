@@ -52,11 +52,12 @@ static uint64_t first_cap(const struct job *job, uint64_t len)
 /* The call's ENOSPC stands: there is neither more room to give nor less to ask for. */
 static int no_room(struct worker *w, const struct call *c)
 {
-	return lambda_fail_at(&w->err, -ENOSPC, c->off,
-			      "memory: the output for one record of %llu bytes at offset %llu does "
-			      "not fit the %llu bytes left for it; allow more memory",
-			      (unsigned long long)c->len, (unsigned long long)c->off,
-			      (unsigned long long)c->out_cap);
+	return lambda_fail_at(
+		&w->err, -ENOSPC, c->off,
+		"memory: the output for one record at offset %llu, %llu long, does not "
+		"fit the %llu bytes left for it; allow more memory",
+		(unsigned long long)c->off, (unsigned long long)c->len,
+		(unsigned long long)c->out_cap);
 }
 
 /* About half of the records of [c->off, *end). */

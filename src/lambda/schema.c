@@ -167,15 +167,16 @@ static int bad_number(struct lambda_error *err, int rc, const struct lambda_fiel
 	if (rc == -ENOMEM)
 		return lambda_fail(err, -ENOMEM, "%s: out of memory", what);
 	if (rc == -ERANGE)
-		return lambda_fail(err, -EINVAL, "%s: %.*s%s does not fit %s", what, shown, p, more,
-				   types[field->type].name);
-	return lambda_fail(err, -EINVAL, "%s: '%.*s%s' is not a number", what, shown, p, more);
+		return lambda_fail(err, -EINVAL, "%s: %.*s%s does not fit %s; give one that does",
+				   what, shown, p, more, types[field->type].name);
+	return lambda_fail(err, -EINVAL, "%s: '%.*s%s' is not a number; give decimal or 0x digits",
+			   what, shown, p, more);
 }
 
 static int bad_count(struct lambda_error *err, const struct lambda_field *field, const char *what,
 		     const char *have)
 {
-	return lambda_fail(err, -EINVAL, "%s: %s values given, %s[%u] needs exactly %u", what, have,
+	return lambda_fail(err, -EINVAL, "%s: %s values given; %s[%u] needs exactly %u", what, have,
 			   types[field->type].name, field->count, field->count);
 }
 
@@ -213,11 +214,14 @@ static int parse_range(const struct lambda_field *field, const char *p, const ch
 	if ((a.negative == b.negative &&
 	     (a.negative ? a.magnitude < b.magnitude : b.magnitude < a.magnitude)) ||
 	    (!a.negative && b.negative && steps))
-		return lambda_fail(err, -EINVAL, "%s: the range '%.*s' runs backwards", what,
-				   (int)(end - p), p);
+		return lambda_fail(
+			err, -EINVAL,
+			"%s: the range '%.*s' runs backwards; write the smaller end first", what,
+			(int)(end - p), p);
 	if (steps != (uint64_t)field->count - 1)
 		return lambda_fail(err, -EINVAL,
-				   "%s: the range '%.*s' does not have the %u values of %s[%u]",
+				   "%s: the range '%.*s' does not have the %u values of %s[%u]; "
+				   "widen or shorten it",
 				   what, (int)(end - p), p, field->count, types[field->type].name,
 				   field->count);
 	for (uint64_t i = 0; i <= steps; i++, out += size) {
@@ -309,15 +313,18 @@ static int parse_name(struct parser *ps, const struct lambda_schema *schema,
 	len = (size_t)(ps->p - start);
 	if (!len || len > LAMBDA_SCHEMA_NAME_MAX || ps->p == ps->end || *ps->p != ':')
 		return lambda_fail(ps->err, -EINVAL,
-				   "%s: field %u: expected NAME:TYPE, found '%.*s'", ps->what,
-				   schema->n_fields + 1,
+				   "%s: field %u: expected NAME:TYPE, found '%.*s'; a name has at "
+				   "most 63 bytes",
+				   ps->what, schema->n_fields + 1,
 				   (int)(ps->end - start > 40 ? 40 : ps->end - start), start);
 	ps->p++;
 	for (uint32_t i = 0; i < schema->n_fields; i++)
 		if (strlen(schema->fields[i].name) == len &&
 		    !memcmp(schema->fields[i].name, start, len))
-			return lambda_fail(ps->err, -EINVAL, "%s: '%.*s' is declared twice",
-					   ps->what, (int)len, start);
+			return lambda_fail(
+				ps->err, -EINVAL,
+				"%s: '%.*s' is declared twice; give each field a name of its own",
+				ps->what, (int)len, start);
 	field->name = strndup(start, len);
 	return field->name ? 0 : lambda_fail(ps->err, -ENOMEM, "%s: out of memory", ps->what);
 }
@@ -329,12 +336,14 @@ static int parse_array(struct parser *ps, struct lambda_field *field)
 
 	if (!close || parse_integer(ps->p + 1, close, &n) || n.negative || !n.magnitude ||
 	    n.magnitude > LAMBDA_SCHEMA_VALUES_MAX)
-		return lambda_fail(ps->err, -EINVAL, "%s: '%s': expected [N], N from 1 to %llu",
-				   ps->what, field->name,
-				   (unsigned long long)LAMBDA_SCHEMA_VALUES_MAX);
+		return lambda_fail(
+			ps->err, -EINVAL, "%s: '%s': expected [N], N from 1 to %llu; give a size",
+			ps->what, field->name, (unsigned long long)LAMBDA_SCHEMA_VALUES_MAX);
 	if (field->type == LAMBDA_TEXT)
-		return lambda_fail(ps->err, -EINVAL, "%s: '%s': there are no arrays of text",
-				   ps->what, field->name);
+		return lambda_fail(
+			ps->err, -EINVAL,
+			"%s: '%s': there are no arrays of text; declare a field for each", ps->what,
+			field->name);
 	field->array = true;
 	field->count = (uint32_t)n.magnitude;
 	ps->p = close + 1;
@@ -367,7 +376,9 @@ static int parse_type(struct parser *ps, struct lambda_field *field)
 	}
 	ps->packed += lambda_field_bytes(field);
 	if (ps->packed > LAMBDA_SCHEMA_VALUES_MAX)
-		return lambda_fail(ps->err, -EINVAL, "%s: '%s': the fields exceed %llu bytes",
+		return lambda_fail(ps->err, -EINVAL,
+				   "%s: '%s': the fields exceed %llu bytes; declare smaller ones, "
+				   "or take text",
 				   ps->what, field->name,
 				   (unsigned long long)LAMBDA_SCHEMA_VALUES_MAX);
 	return 0;
@@ -389,8 +400,9 @@ static int64_t parse_text(struct parser *ps, const struct lambda_field *field, u
 		out[n++] = (uint8_t)*ps->p;
 	}
 	if (ps->p == ps->end)
-		return lambda_fail(ps->err, -EINVAL, "%s: '%s': the default has no closing quote",
-				   ps->what, field->name);
+		return lambda_fail(ps->err, -EINVAL,
+				   "%s: '%s': the default has no closing quote; add it", ps->what,
+				   field->name);
 	ps->p++;
 	return n;
 }
@@ -439,7 +451,8 @@ static int parse_field(struct parser *ps, struct lambda_schema *schema, bool def
 		return rc;
 	if (ps->p < ps->end && *ps->p == '=') {
 		if (!defaults)
-			return lambda_fail(ps->err, -EINVAL, "%s: '%s': an output has no default",
+			return lambda_fail(ps->err, -EINVAL,
+					   "%s: '%s': an output has no default; leave it out",
 					   ps->what, field->name);
 		ps->p++;
 		rc = parse_default(ps, field);
@@ -447,8 +460,10 @@ static int parse_field(struct parser *ps, struct lambda_schema *schema, bool def
 			return rc;
 	}
 	if (ps->p < ps->end && !is_blank(*ps->p))
-		return lambda_fail(ps->err, -EINVAL, "%s: '%s': unexpected '%c' after its type",
-				   ps->what, field->name, *ps->p);
+		return lambda_fail(
+			ps->err, -EINVAL,
+			"%s: '%s': unexpected '%c' after its type; separate fields by blanks",
+			ps->what, field->name, *ps->p);
 	return 0;
 }
 
@@ -464,13 +479,13 @@ static bool is_word(const char *p, const char *end, const char *word)
 static int check_text(const struct parser *ps)
 {
 	if (ps->end - ps->p > (ptrdiff_t)LAMBDA_SCHEMA_TEXT_MAX)
-		return lambda_fail(ps->err, -EINVAL, "%s: longer than %u bytes", ps->what,
-				   LAMBDA_SCHEMA_TEXT_MAX);
+		return lambda_fail(ps->err, -EINVAL, "%s: longer than %u bytes; shorten it",
+				   ps->what, LAMBDA_SCHEMA_TEXT_MAX);
 	for (const char *p = ps->p; p < ps->end; p++)
 		if (((unsigned char)*p < 0x20 && !is_blank(*p)) || *p == 0x7f)
 			return lambda_fail(ps->err, -EINVAL,
-					   "%s: control character 0x%02x at byte %zu", ps->what,
-					   (unsigned char)*p, (size_t)(p - ps->p));
+					   "%s: control character 0x%02x at byte %zu; write text",
+					   ps->what, (unsigned char)*p, (size_t)(p - ps->p));
 	return 0;
 }
 
@@ -515,9 +530,10 @@ int lambda_schema_parse(const char *text, size_t len, bool output, struct lambda
 			ps.p++;
 		if (ps.p == ps.end)
 			return 0;
-		rc = out->n_fields < room ? parse_field(&ps, out, !output)
-					  : lambda_fail(err, -EINVAL, "%s: more than %u fields",
-							ps.what, LAMBDA_SCHEMA_FIELDS_MAX);
+		rc = out->n_fields < room
+			     ? parse_field(&ps, out, !output)
+			     : lambda_fail(err, -EINVAL, "%s: more than %u fields; use arrays",
+					   ps.what, LAMBDA_SCHEMA_FIELDS_MAX);
 		if (rc) {
 			lambda_schema_free(out);
 			return rc;

@@ -716,7 +716,7 @@ static void the_first_error_in_the_file_is_the_one_told(void **state)
 	} marks[] = {
 		{'!', -EINVAL, "the function returned EINVAL"},
 		{'?', -EFAULT, "address 0x60"},
-		{'+', -ERANGE, "neither"},
+		{'+', -ERANGE, "at most"},
 		{'-', -ERANGE, "-4096"},
 	};
 	size_t len = 60000;

@@ -31,6 +31,7 @@ FUNCTIONS = {
         LAMBDA_OUTPUT("n:u64");
         LAMBDA_FOLD(forgets, struct s) { st->n += ctx->in_len; return 0; }
         LAMBDA_MERGE(forgets, struct s) { (void)st; (void)other; return 0; }""",
+    "takes": 'LAMBDA_ARGS("k:u8 w:i16[3]=1,2,3"); LAMBDA_MAP(takes) { (void)ctx; return 0; }',
     "fails": 'LAMBDA_MAP(fails) { (void)ctx; return -EDOM; }',
     "strays": 'LAMBDA_MAP(strays) { (void)ctx; *(volatile char *)96 = 1; return 0; }',
     "loops": """LAMBDA_MAP(loops) { volatile uint64_t n = 0; lambda_trace("round and round", 15);
@@ -382,6 +383,24 @@ def test_wrong_files_get_a_line_each():
         f = file("secret", b"x")
         os.chmod(f, 0)
         fails(r"\(EACCES\)", "run", "count", f)
+
+
+def test_every_failure_names_a_way_out():
+    f, o = words(), function("takes")
+    for argv in (("run", function("fails"), f), ("run", function("strays"), f), ("run", function("liar"), "/"),
+                 ("run", function("halves"), f), ("run", o, f), ("run", o, f, "x"), ("run", o, f, "300"),
+                 ("run", o, f, "k=1", "k=2"), ("run", o, f, "1", "1,2"), ("run", o, f, "1", "3..1"), ("run", o, f, "k=@/"),
+                 ("run", o, f, "1", "1,2,3", "4"), ("run", "count", f, "--chunk", "x"), ("run", "count", f, "--tier", "jit"),
+                 ("run", "count", f, "--chunk"), ("run", "count", f, "--json=1"), ("run", f + ".o", f), ("cc", "nothing.c"),
+                 ("bench", "count", f, "--tier", "x"), ("bench", "count", f, "--threads", "x"), ("cc",), ("run",)):
+        status, _, err = run(LIO, *argv)
+        assert status == 2 and re.search(r" \([A-Z0-9]+\); .*[a-z]", err) and err.count("\n") == 1, (argv, err)
+
+
+def test_an_object_that_is_none_is_named():
+    for bad in (words(), file("empty.o", b"")):
+        status, _, err = run(LIO, "run", bad if "/" in bad else "./" + bad, words())
+        assert status == 2 and bad in err and "(ENOEXEC)" in err, err
 
 
 def test_wrong_functions_get_a_line_each():
