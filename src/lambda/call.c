@@ -57,7 +57,10 @@ int worker_open(struct worker *w)
 
 	rc = sbpf_sandbox_get(fn->prog, &w->sb);
 	if (rc)
-		return lambda_fail(&w->err, rc, "no memory for a sandbox: %s", lambda_errname(rc));
+		return lambda_fail(&w->err, rc,
+				   "no memory for a sandbox: %s; each reserves 6 GiB of addresses: "
+				   "raise \"ulimit -v\", or free some memory",
+				   strerrordesc_np(-rc));
 	rc = sbpf_sandbox_resize(w->sb, SBPF_WIN_CTX, sizeof(struct lambda_ctx));
 	if (!rc)
 		rc = sbpf_sandbox_resize(w->sb, SBPF_WIN_OTHER, 0);
