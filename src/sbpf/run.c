@@ -31,7 +31,8 @@ static bool is_past(uint64_t deadline_ns)
 	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec >= deadline_ns;
 }
 
-int sbpf_call_poll(const struct sbpf_call *call)
+/* 0, -ECANCELED or -ETIME. */
+static int poll_call(const struct sbpf_call *call)
 {
 	if (call->cancel && __atomic_load_n(call->cancel, __ATOMIC_RELAXED))
 		return -ECANCELED;
@@ -54,7 +55,7 @@ uint64_t sbpf_exec_refuel(struct sbpf_exec *x)
 		x->reserve = x->fuel = 0;
 		sbpf_exec_raise(x, -ETIME, 0);
 	}
-	r = sbpf_call_poll(x->call);
+	r = poll_call(x->call);
 	if (r)
 		sbpf_exec_raise(x, r, 0);
 	if (grant > x->reserve)
@@ -164,11 +165,6 @@ static int report(const struct sbpf_exec *x, struct sbpf_error *err)
 	case -ETIME:
 		report_time(x, pc, err);
 		break;
-	case -EAGAIN:
-		sbpf_fail(err, x->prog, -EAGAIN, -1,
-			  "no timer or signal is left to bound the call's time with; use tier "
-			  "template");
-		break;
 	case -ECANCELED:
 		sbpf_fail(err, x->prog, -ECANCELED, pc, "canceled");
 		break;
@@ -253,14 +249,12 @@ int sbpf_run(struct sbpf_sandbox *sb, struct sbpf_call *call, struct sbpf_error 
 		x.fuel = call->fuel;
 	x.reserve = call->fuel - x.fuel;
 	x.pc = 0;
-	x.due = 0;
-	x.ticks = 0;
 	x.sb = sb;
 	x.prog = sb->prog;
 	x.call = call;
 	x.outer = sbpf_current;
 	x.paused = false;
-	x.error = sbpf_call_poll(call);
+	x.error = poll_call(call);
 	x.address = 0;
 	x.host_pc = 0;
 	if (x.error)
