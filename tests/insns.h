@@ -93,6 +93,12 @@ static inline enum sbpf_tier next_tier(enum sbpf_tier tier)
 #define EACH_TIER(tier) \
 	for (enum sbpf_tier tier = SBPF_TIER_INTERP; tier <= SBPF_TIER_LLVM; tier = next_tier(tier))
 
+/* Does it count fuel, so that it stops at the very same instruction as the others that do? */
+static inline bool counts_fuel(enum sbpf_tier tier)
+{
+	return tier != SBPF_TIER_LLVM;
+}
+
 static inline struct sbpf_call a_call(enum sbpf_tier tier, uint64_t r1, uint64_t r2)
 {
 	return (struct sbpf_call){

@@ -227,22 +227,25 @@ struct sbpf_exec {
 	uint64_t fuel;  /*  8: of this slice; valid outside generated code */
 	void *saved_sp; /* 16: the JIT's, to leave from any depth */
 	uint32_t pc;    /* 24: last instruction that could fault or fail, where the tier keeps it */
-	uint32_t pad;   /* 28 */
+	volatile int32_t
+		due; /* 28: the error to end with, where the tier asks (tier_clock.c sets it) */
 	uint64_t reserve; /* fuel not yet handed out */
 	struct sbpf_sandbox *sb;
 	const struct sbpf_program *prog;
 	const struct sbpf_code *code;
 	struct sbpf_call *call;
 	struct sbpf_exec *outer; /* the call this thread was in before, if the embedder nests */
-	bool paused; /* the embedder's trace function runs: faults are its own */
+	bool paused;             /* the embedder's trace function runs: faults are its own */
 	sigjmp_buf env;
 	volatile int error; /* set before env is taken */
 	volatile uint64_t address;
 	volatile uintptr_t host_pc; /* of the faulting machine instruction, 0 if not a fault */
+	volatile uint32_t ticks;    /* of the thread's clock, while this call was the innermost */
 };
 _Static_assert(offsetof(struct sbpf_exec, fuel) == 8, "known to the JITs");
 _Static_assert(offsetof(struct sbpf_exec, saved_sp) == 16, "known to the JITs");
 _Static_assert(offsetof(struct sbpf_exec, pc) == 24, "known to the JITs");
+_Static_assert(offsetof(struct sbpf_exec, due) == 28, "known to the JITs");
 
 /* Leave the running call with an error: from an interpreter or a helper, never from a signal handler. */
 _Noreturn void sbpf_exec_raise(struct sbpf_exec *x, int error, uint64_t address);
@@ -283,6 +286,11 @@ struct sbpf_engine {
 	 * run() did to the thread (a segment base), which matters where another run is outside of it.
 	 */
 	void (*leave)(struct sbpf_exec *x);
+	/*
+	 * Only a tier that counts no fuel has it, and tier_clock.c bounds its time then: is @pc in the
+	 * call's generated code, which may be left anywhere?
+	 */
+	bool (*contains)(const struct sbpf_exec *x, uintptr_t pc);
 	/* The BPF instruction a fault or raise belongs to, or -1. */
 	int64_t (*locate)(const struct sbpf_exec *x);
 };
@@ -290,6 +298,9 @@ struct sbpf_engine {
 extern const struct sbpf_engine sbpf_engine_interp;
 #if defined(__x86_64__)
 extern const struct sbpf_engine sbpf_engine_x86_64;
+#endif
+#if defined(SBPF_WITH_LLVM)
+extern const struct sbpf_engine sbpf_engine_llvm; /* tier_llvm.c */
 #endif
 
 /* ---- helpers (helpers.c): one row each, the id is the row and the feature bit ---- */

@@ -410,6 +410,9 @@ static const struct sbpf_engine *const engines[N_TIERS] = {
 #if defined(__x86_64__)
 	[SBPF_TIER_TEMPLATE] = &sbpf_engine_x86_64,
 #endif
+#if defined(SBPF_WITH_LLVM)
+	[SBPF_TIER_LLVM] = &sbpf_engine_llvm,
+#endif
 };
 
 const char *sbpf_tier_name(enum sbpf_tier tier)

@@ -31,8 +31,7 @@ static bool is_past(uint64_t deadline_ns)
 	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec >= deadline_ns;
 }
 
-/* 0, -ECANCELED or -ETIME. */
-static int poll_call(const struct sbpf_call *call)
+int sbpf_call_poll(const struct sbpf_call *call)
 {
 	if (call->cancel && __atomic_load_n(call->cancel, __ATOMIC_RELAXED))
 		return -ECANCELED;
@@ -55,7 +54,7 @@ uint64_t sbpf_exec_refuel(struct sbpf_exec *x)
 		x->reserve = x->fuel = 0;
 		sbpf_exec_raise(x, -ETIME, 0);
 	}
-	r = poll_call(x->call);
+	r = sbpf_call_poll(x->call);
 	if (r)
 		sbpf_exec_raise(x, r, 0);
 	if (grant > x->reserve)
@@ -165,6 +164,11 @@ static int report(const struct sbpf_exec *x, struct sbpf_error *err)
 	case -ETIME:
 		report_time(x, pc, err);
 		break;
+	case -EAGAIN:
+		sbpf_fail(err, x->prog, -EAGAIN, -1,
+			  "no timer or signal is left to bound the call's time with; use tier "
+			  "template");
+		break;
 	case -ECANCELED:
 		sbpf_fail(err, x->prog, -ECANCELED, pc, "canceled");
 		break;
@@ -249,12 +253,14 @@ int sbpf_run(struct sbpf_sandbox *sb, struct sbpf_call *call, struct sbpf_error 
 		x.fuel = call->fuel;
 	x.reserve = call->fuel - x.fuel;
 	x.pc = 0;
+	x.due = 0;
+	x.ticks = 0;
 	x.sb = sb;
 	x.prog = sb->prog;
 	x.call = call;
 	x.outer = sbpf_current;
 	x.paused = false;
-	x.error = poll_call(call);
+	x.error = sbpf_call_poll(call);
 	x.address = 0;
 	x.host_pc = 0;
 	if (x.error)

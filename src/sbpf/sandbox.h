@@ -36,6 +36,8 @@ static inline bool sbpf_window_writable(enum sbpf_window win)
 /* The only window in which sandbox offset @off can lie, whether or not it has pages there. */
 enum sbpf_window sbpf_window_of(uint32_t off);
 const char *sbpf_window_name(enum sbpf_window win);
+/* Deadline and cancellation: 0, -ECANCELED or -ETIME.  Safe in a signal handler. */
+int sbpf_call_poll(const struct sbpf_call *call);
 /* .data and .bss as loaded, the stack zero. */
 int sbpf_sandbox_reset(struct sbpf_sandbox *sb);
 

@@ -54,7 +54,8 @@ static void ends_in_its_error_on_every_tier(void **state)
 		struct sbpf_error err;
 
 		expect(sb, &call, row->code, &err);
-		assert_int_equal(err.insn, row->insn);
+		if (row->code != -ETIME || counts_fuel(tier))
+			assert_int_equal(err.insn, row->insn);
 		if (row->code == -EFAULT)
 			assert_int_equal(err.address, row->address);
 		assert_string_equal(err.function, "entry");
@@ -77,7 +78,7 @@ static const struct row rows[] = {
 	{"a store across the end of the sandbox is a fault", -EFAULT, 1, 0xfffffffc,
 	 {MOV32(1, 0xfffffffc), STOREI(BPF_DW, 1, 0, 1), END}},
 	{"a load across the end of the sandbox is a fault", -EFAULT, 1, 0xfffffffc,
-	 {MOV32(1, 0xfffffffc), LOAD(BPF_DW, 0, 1, 0), END}},
+	 {MOV32(1, 0xfffffffc), LOAD(BPF_DW, 0, 1, 0), EXIT}},
 	{"a pointer read from memory is chased into a fault", -EFAULT, 4, 0x41414141,
 	 {LDDW(3, 0x4141414141414141), STORE(BPF_DW, 2, 8, 3), LOAD(BPF_DW, 4, 2, 8), STOREI(BPF_DW, 4, 0, 1), END}},
 	{"a forged context is a fault at the forgery", -EFAULT, 0, 0x10010,
@@ -86,10 +87,10 @@ static const struct row rows[] = {
 	 {MOV32(1, 0x100000), STOREI(BPF_B, 1, 0, 0), END}},
 	{"writing on past the output is a fault at its end", -EFAULT, 1, 0xc0004000,
 	 {MOV32(1, 0xc0000000), STOREI(BPF_B, 1, 0, 7), ADD(1, 1), JA(-3), END}},
-	{"reading on past the input is a fault at its end", -EFAULT, 0, 0x80004000,
-	 {LOAD(BPF_B, 0, 2, 0), ADD(2, 1), JA(-3), END}},
+	{"reading on past the input is a fault at its end", -EFAULT, 1, 0x80004000,
+	 {MOV32(1, 0xc0000000), LOAD(BPF_B, 0, 2, 0), STORE(BPF_B, 1, 0, 0), ADD(2, 1), JA(-4), END}},
 	{"a word that begins before the end and ends behind it is a fault", -EFAULT, 1, 0xc0004000,
-	 {MOV32(1, 0xc0003ffc), LOAD(BPF_DW, 0, 1, 0), END}},
+	 {MOV32(1, 0xc0003ffc), LOAD(BPF_DW, 0, 1, 0), EXIT}},
 	{"above the stack is a fault", -EFAULT, 1, 0x50001000,
 	 {MOV32(1, 0x50001000), STOREI(BPF_DW, 1, 0, 1), END}},
 	{"below the stack is a fault", -EFAULT, 1, 0x4fffffff,
@@ -207,6 +208,8 @@ static void calls_nested_without_a_loop_pay_for_what_they_do(void **state)
 		*count = 0;
 		expect(sb, &call, 0, &err);
 		assert_int_equal(*count, calls);
+		if (!counts_fuel(tier))
+			continue;
 		assert_int_equal(call.fuel_used, cost);
 		call.fuel = cost - 1;
 		*count = 0;
@@ -250,11 +253,14 @@ static void a_chain_of_calls_that_is_too_deep_is_refused(void **state)
 
 static void a_smashed_stack_returns_to_where_it_was_called_from(void **state)
 {
-	/* The callee fills the whole stack window with ones; its caller's registers survive. */
+	/*
+	 * The callee fills the whole stack window with ones; its caller's registers survive.  r10 is
+	 * handed on, so that the frame is in memory on every tier (docs/llvm-tier.md).
+	 */
 	struct sbpf_program *prog = ASSEMBLE(
-		MOV(6, 1), MOV(7, 2), MOV(8, 3), MOV(9, 4), STOREI(BPF_DW, 10, -8, 5), CALL(7),
-		LOAD(BPF_DW, 0, 10, -8), ADDR(0, 6), ADDR(0, 7), ADDR(0, 8), ADDR(0, 9), JA(0),
-		EXIT,
+		MOV(6, 1), MOV(7, 2), MOV(8, 3), MOV(9, 4), STOREI(BPF_DW, 10, -8, 5), MOVR(1, 10),
+		CALL(7), LOAD(BPF_DW, 0, 10, -8), ADDR(0, 6), ADDR(0, 7), ADDR(0, 8), ADDR(0, 9),
+		JA(0), EXIT,
 		/* callee */ MOV32(1, 0x50000000), MOV(2, SBPF_PAGE / 8), STOREI(BPF_DW, 1, 0, -1),
 		ADD(1, 8), ADD(2, -1), JNE(2, 0, -4), MOV(6, 0), MOV(7, 0), MOV(8, 0), MOV(9, 0),
 		STOREI(BPF_DW, 10, -8, -1), MOV(0, 0), EXIT);

@@ -103,8 +103,8 @@ static void tiers_have_names_and_reasons(void **state)
 	assert_null(sbpf_tier_name((enum sbpf_tier) - 1));
 	assert_null(sbpf_tier_missing(SBPF_TIER_AUTO));
 	assert_null(sbpf_tier_missing(SBPF_TIER_INTERP));
-	assert_string_equal(sbpf_tier_missing(SBPF_TIER_LLVM),
-			    "the LLVM tier is not part of this build");
+	if (sbpf_tier_missing(SBPF_TIER_LLVM))
+		assert_non_null(strstr(sbpf_tier_missing(SBPF_TIER_LLVM), "the LLVM tier"));
 	assert_non_null(sbpf_tier_missing((enum sbpf_tier)77));
 }
 
@@ -125,8 +125,11 @@ static void compiling_twice_is_once_and_auto_is_a_real_tier(void **state)
 	assert_ptr_equal(sbpf_program_code(prog, SBPF_TIER_AUTO),
 			 sbpf_program_code(prog, info.tier));
 
-	assert_int_equal(sbpf_program_compile(prog, SBPF_TIER_LLVM, &info, &err), -EOPNOTSUPP);
-	assert_string_equal(err.text, "the LLVM tier is not part of this build");
+	if (sbpf_tier_missing(SBPF_TIER_LLVM)) {
+		assert_int_equal(sbpf_program_compile(prog, SBPF_TIER_LLVM, &info, &err),
+				 -EOPNOTSUPP);
+		assert_string_equal(err.text, sbpf_tier_missing(SBPF_TIER_LLVM));
+	}
 	assert_int_equal(sbpf_program_compile(prog, (enum sbpf_tier)99, &info, &err), -EOPNOTSUPP);
 	assert_null(sbpf_program_code(prog, (enum sbpf_tier)99));
 	sbpf_program_unref(prog);
