@@ -152,7 +152,7 @@ static void wake_ready(struct ctrl_watch *w, uint32_t events)
 
 /* ---- the ring ---- */
 
-static int ring_open(struct io_uring *ring)
+static int ring_open(struct io_uring *ring, bool *deferred)
 {
 	/* One thread uses a ring, and completions may wait until it asks: the newest kernels first. */
 	static const unsigned int flags[] = {
@@ -166,6 +166,7 @@ static int ring_open(struct io_uring *ring)
 					    .cq_entries = RING_COMPLETIONS};
 
 		rc = io_uring_queue_init_params(RING_ENTRIES, ring, &p);
+		*deferred = flags[i] & IORING_SETUP_DEFER_TASKRUN;
 		if (rc != -EINVAL)
 			break;
 	}
@@ -177,8 +178,9 @@ static int ring_refused;
 static void ask_for_ring(void)
 {
 	struct io_uring ring;
+	bool deferred;
 
-	ring_refused = ring_open(&ring);
+	ring_refused = ring_open(&ring, &deferred);
 	if (!ring_refused)
 		io_uring_queue_exit(&ring);
 }
@@ -247,7 +249,47 @@ static bool ring_turn(struct ctrl_loop *loop)
 
 static void ring_ready(struct ctrl_watch *w, uint32_t events)
 {
-	/* Every turn looks at the ring; its being ready only ends the sleep. */
+	/* Every turn looks at the ring; the event only ends the sleep. */
+}
+
+/*
+ * The ring tells of completions by an eventfd (its own descriptor does not wake a poller for deferred ones),
+ * but only while the loop sleeps: those found awake need no event.  That needs the kernel to order its looking
+ * whether to tell behind the completion, which deferred work does.
+ */
+static bool ring_may_sleep(struct ctrl_loop *loop)
+{
+	struct io_uring_cqe *cqe;
+
+	if (!loop->has_ring)
+		return true;
+	if (loop->ring_quiet)
+		io_uring_cq_eventfd_toggle(&loop->ring, true);
+	atomic_thread_fence(memory_order_seq_cst);
+	return io_uring_peek_cqe(&loop->ring, &cqe) != 0;
+}
+
+static int ring_setup(struct ctrl_loop *loop)
+{
+	int rc = ring_open(&loop->ring, &loop->ring_quiet);
+
+	if (rc)
+		return rc;
+	loop->ring_watch = (struct ctrl_watch){.fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK),
+					       .ready = ring_ready};
+	rc = loop->ring_watch.fd < 0 ? -errno : 0;
+	if (!rc)
+		rc = io_uring_register_eventfd(&loop->ring, loop->ring_watch.fd);
+	/* Edge triggered: the counter need not be read. */
+	if (!rc)
+		rc = ctrl_loop_watch(loop, &loop->ring_watch, EPOLLIN | EPOLLET);
+	if (rc) {
+		io_uring_queue_exit(&loop->ring);
+		return rc;
+	}
+	/* Saves looking the descriptor up in each call; where it is refused all works without. */
+	(void)io_uring_register_ring_fd(&loop->ring);
+	return 0;
 }
 
 /* ---- turns ---- */
@@ -324,26 +366,19 @@ static bool may_end(struct ctrl_loop *loop)
 
 static void loop_setup(struct ctrl_loop *loop)
 {
-	int rc = 0;
-
-	if (loop->has_ring) {
-		rc = ring_open(&loop->ring);
-		loop->has_ring = !rc;
-	}
-	if (loop->has_ring) {
-		/* Saves looking the descriptor up in each call; where it is refused all works without. */
-		(void)io_uring_register_ring_fd(&loop->ring);
-		loop->ring_watch =
-			(struct ctrl_watch){.fd = loop->ring.ring_fd, .ready = ring_ready};
-		rc = ctrl_loop_watch(loop, &loop->ring_watch, EPOLLIN);
+	if (loop->has_ring)
+		loop->has_ring = !ring_setup(loop);
+	if (loop->has_ring)
 		buffers_register(loop);
-	} else {
-		rc = 0;
-	}
 	pthread_mutex_lock(&loop->lock);
-	loop->setup = rc;
-	pthread_cond_signal(&loop->setup_done);
+	loop->ready = true;
+	pthread_cond_signal(&loop->is_ready);
 	pthread_mutex_unlock(&loop->lock);
+}
+
+static int sleep_ms(struct ctrl_loop *loop, bool settled)
+{
+	return settled && ring_may_sleep(loop) ? timers_wait_ms(&loop->timers) : 0;
 }
 
 static void *loop_main(void *arg)
@@ -355,9 +390,10 @@ static void *loop_main(void *arg)
 	pthread_setname_np(pthread_self(), "loop");
 	loop_setup(loop);
 	while (!(settled && may_end(loop))) {
-		int n = epoll_wait(loop->epoll, loop->events, LOOP_EVENTS,
-				   settled ? timers_wait_ms(&loop->timers) : 0);
+		int n = epoll_wait(loop->epoll, loop->events, LOOP_EVENTS, sleep_ms(loop, settled));
 
+		if (loop->has_ring && loop->ring_quiet)
+			io_uring_cq_eventfd_toggle(&loop->ring, false);
 		timers_run(&loop->timers);
 		loop->event_n = n > 0 ? n : 0;
 		for (loop->event_at = 0; loop->event_at < loop->event_n;) {
@@ -392,8 +428,10 @@ static void loop_release(struct ctrl_loop *loop)
 		close(loop->epoll);
 	if (loop->wake >= 0)
 		close(loop->wake);
+	if (loop->ring_watch.fd >= 0)
+		close(loop->ring_watch.fd);
 	buffers_free(&loop->buffers);
-	pthread_cond_destroy(&loop->setup_done);
+	pthread_cond_destroy(&loop->is_ready);
 	pthread_mutex_destroy(&loop->lock);
 	free(loop);
 }
@@ -406,11 +444,12 @@ int ctrl_loop_new(const struct ctrl_loop_opts *opts, struct ctrl_loop **out)
 	if (!loop)
 		return -ENOMEM;
 	pthread_mutex_init(&loop->lock, NULL);
-	pthread_cond_init(&loop->setup_done, NULL);
+	pthread_cond_init(&loop->is_ready, NULL);
 	loop->posts_end = &loop->posts;
 	loop->later_end = &loop->later;
 	loop->user = opts->user;
 	loop->has_ring = !opts->no_ring && !ctrl_ring_refused();
+	loop->ring_watch.fd = -1;
 	timers_init(&loop->timers);
 	loop->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	loop->epoll = epoll_create1(EPOLL_CLOEXEC);
@@ -421,7 +460,6 @@ int ctrl_loop_new(const struct ctrl_loop_opts *opts, struct ctrl_loop **out)
 		rc = buffers_init(loop, opts->max_transfer, opts->buffer_memory);
 	if (!rc)
 		rc = ctrl_loop_watch(loop, &loop->wake_watch, EPOLLIN);
-	loop->setup = 1;
 	if (!rc)
 		rc = -pthread_create(&loop->thread, NULL, loop_main, loop);
 	if (rc) {
@@ -429,14 +467,9 @@ int ctrl_loop_new(const struct ctrl_loop_opts *opts, struct ctrl_loop **out)
 		return rc;
 	}
 	pthread_mutex_lock(&loop->lock);
-	while (loop->setup == 1)
-		pthread_cond_wait(&loop->setup_done, &loop->lock);
-	rc = loop->setup;
+	while (!loop->ready)
+		pthread_cond_wait(&loop->is_ready, &loop->lock);
 	pthread_mutex_unlock(&loop->lock);
-	if (rc) {
-		ctrl_loop_free(loop);
-		return rc;
-	}
 	*out = loop;
 	return 0;
 }

@@ -88,6 +88,7 @@ struct ctrl_loop {
 	struct buffers buffers;
 	struct io_uring ring;
 	bool has_ring;
+	bool ring_quiet;         /* it tells of completions only while the loop sleeps */
 	uint32_t in_ring;        /* requests that the ring has */
 	uint32_t elsewhere;      /* requests that other threads have */
 	struct io_list finished; /* done() is to be called */
@@ -100,8 +101,8 @@ struct ctrl_loop {
 	bool woken;
 	struct post *posts, **posts_end;
 	struct io_list returned;
-	int setup; /* of the thread: 1 at work on it, then 0 or -errno */
-	pthread_cond_t setup_done;
+	bool ready; /* the thread has set itself up */
+	pthread_cond_t is_ready;
 };
 
 static inline void io_list_add(struct io_list *l, struct ctrl_io *io)
