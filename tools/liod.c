@@ -273,7 +273,6 @@ static int add_store(struct daemon *d, const struct liod_subsystem *sub, uint32_
 		     struct ctrl_error *err)
 {
 	struct ctrl_store *store;
-	struct ctrl_store_geometry geo;
 	int rc = ctrl_store_open(sub->specs[i], false, &store, err);
 
 	/* A server may be serving what is checked. */
@@ -281,19 +280,10 @@ static int add_store(struct daemon *d, const struct liod_subsystem *sub, uint32_
 		return 0;
 	if (rc)
 		return rc;
-	geo = store->geo;
 	rc = ctrl_server_add_namespace(d->server, sub->nqn, store, err);
-	if (rc) {
+	if (rc)
 		ctrl_store_close(store);
-		return rc;
-	}
-	if (!check)
-		ctrl_log(d->server,
-			 "event=namespace nqn=%s nsid=%" PRIu32 " store=%s bytes=%" PRIu64
-			 " block=%" PRIu32 " read_only=%d how=\"%s\"",
-			 sub->nqn, i + 1, sub->specs[i], geo.bytes, geo.block, geo.read_only,
-			 store->how);
-	return 0;
+	return rc;
 }
 
 static int add_subsystems(struct daemon *d, bool check, struct ctrl_error *err)
@@ -347,6 +337,23 @@ static int prepare(struct daemon *d, bool check, struct ctrl_error *err)
 	return rc;
 }
 
+static void log_namespaces(struct daemon *d, const struct liod_subsystem *from)
+{
+	struct ctrl_subsystem *sub = ctrl_server_subsystems(d->server);
+
+	while (strcmp(sub->nqn, from->nqn) != 0)
+		sub = sub->next;
+	for (uint32_t i = 0; i < sub->n_ns; i++) {
+		const struct ctrl_store *store = sub->ns[i].store;
+
+		ctrl_log(d->server,
+			 "event=namespace nqn=%s nsid=%" PRIu32 " store=%s bytes=%" PRIu64
+			 " block=%" PRIu32 " read_only=%d how=\"%s\"",
+			 sub->nqn, sub->ns[i].nsid, from->specs[i], store->geo.bytes,
+			 store->geo.block, store->geo.read_only, store->how);
+	}
+}
+
 static int start(struct daemon *d, struct ctrl_error *err)
 {
 	const char *address;
@@ -357,6 +364,8 @@ static int start(struct daemon *d, struct ctrl_error *err)
 				   &d->metrics, err);
 	if (rc)
 		return rc;
+	for (struct liod_subsystem *sub = d->config.subsystems; sub; sub = sub->next)
+		log_namespaces(d, sub);
 	if (d->metrics)
 		ctrl_log(d->server, "event=metrics address=%s", metrics_address(d->metrics));
 	for (unsigned int i = 0; (address = ctrl_server_address(d->server, i)); i++)

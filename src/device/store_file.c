@@ -108,7 +108,9 @@ static int lock_file(struct file *f, const char *path, bool read_only, bool *loc
 	if (!*locked && (errno == EAGAIN || errno == EACCES))
 		return ctrl_fail(
 			err, -EBUSY,
-			"%s: another server or virtual machine has it; stop that one first", path);
+			"%s: it is locked by another server, virtual machine or namespace; "
+			"let that one go first",
+			path);
 	return 0;
 }
 
