@@ -141,7 +141,7 @@ static int start_loop(struct ctrl_server *s, struct server_loop *l, uint64_t mem
 {
 	const struct ctrl_loop_opts opts = {
 		.no_ring = s->opts.no_ring,
-		.max_transfer = s->opts.limits.max_transfer,
+		.max_transfer = 2 * s->opts.limits.max_transfer, /* Compare and Copy: data and pieces */
 		.buffer_memory = memory,
 		.user = l,
 	};
