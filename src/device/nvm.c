@@ -39,27 +39,21 @@ uint16_t nvm_namespace(struct ctrl_cmd *cmd, bool writes)
 }
 
 /* A range in CDW10-12, and nothing in CDW12 that is not offered: protection information, directives. */
-uint16_t nvm_prepare(struct ctrl_cmd *cmd, bool writes)
+uint16_t nvm_prepare(struct ctrl_cmd *cmd, bool writes, enum ctrl_direction dir)
 {
 	uint32_t cdw12 = nvme_get32(cmd->sqe.cdw12);
 	uint16_t status = nvm_namespace(cmd, writes);
+	uint64_t bytes;
 
 	if (status)
 		return status;
-	if (cdw12 & (NVM_PRINFO | NVM_DTYPE))
-		return NVME_SC_INVALID_FIELD;
-	return nvm_range(cmd->ns, nvm_slba(cmd), nvm_blocks(cmd));
-}
-
-uint16_t nvm_transfer(struct ctrl_cmd *cmd, enum ctrl_direction dir)
-{
-	uint64_t bytes = (uint64_t)nvm_blocks(cmd) << cmd->ns->shift;
-
-	if (bytes > ctrl_server_limits(cmd->q->server)->max_transfer)
+	bytes = (uint64_t)nvm_blocks(cmd) << cmd->ns->shift;
+	if ((cdw12 & (NVM_PRINFO | NVM_DTYPE)) ||
+	    (dir != CTRL_NO_DATA && bytes > ctrl_server_limits(cmd->q->server)->max_transfer))
 		return NVME_SC_INVALID_FIELD;
 	cmd->dir = dir;
-	cmd->data_len = (uint32_t)bytes;
-	return NVME_SC_SUCCESS;
+	cmd->data_len = dir == CTRL_NO_DATA ? 0 : (uint32_t)bytes;
+	return nvm_range(cmd->ns, nvm_slba(cmd), nvm_blocks(cmd));
 }
 
 bool nvm_durable(const struct ctrl_cmd *cmd)
@@ -96,9 +90,7 @@ void nvm_count(struct ctrl_cmd *cmd, bool write, uint64_t bytes)
 
 static uint16_t read_prepare(struct ctrl_cmd *cmd)
 {
-	uint16_t status = nvm_prepare(cmd, false);
-
-	return status ? status : nvm_transfer(cmd, CTRL_TO_HOST);
+	return nvm_prepare(cmd, false, CTRL_TO_HOST);
 }
 
 static void read_run(struct ctrl_cmd *cmd)
@@ -114,9 +106,7 @@ static void read_run(struct ctrl_cmd *cmd)
 
 static uint16_t write_prepare(struct ctrl_cmd *cmd)
 {
-	uint16_t status = nvm_prepare(cmd, true);
-
-	return status ? status : nvm_transfer(cmd, CTRL_TO_CONTROLLER);
+	return nvm_prepare(cmd, true, CTRL_TO_CONTROLLER);
 }
 
 static void write_run(struct ctrl_cmd *cmd)
@@ -165,7 +155,7 @@ static void flush_run(struct ctrl_cmd *cmd)
 
 static uint16_t write_zeroes_prepare(struct ctrl_cmd *cmd)
 {
-	return nvm_prepare(cmd, true);
+	return nvm_prepare(cmd, true, CTRL_NO_DATA);
 }
 
 static void write_zeroes_run(struct ctrl_cmd *cmd)

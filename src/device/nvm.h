@@ -16,9 +16,8 @@ uint64_t nvm_slba(const struct ctrl_cmd *cmd);
 uint32_t nvm_blocks(const struct ctrl_cmd *cmd);
 /* Finds cmd->ns. */
 uint16_t nvm_namespace(struct ctrl_cmd *cmd, bool writes);
-uint16_t nvm_prepare(struct ctrl_cmd *cmd, bool writes);
-/* As much data as the range has. */
-uint16_t nvm_transfer(struct ctrl_cmd *cmd, enum ctrl_direction dir);
+/* The range's data move @dir. */
+uint16_t nvm_prepare(struct ctrl_cmd *cmd, bool writes, enum ctrl_direction dir);
 /* It must survive a power cut once it is acknowledged. */
 bool nvm_durable(const struct ctrl_cmd *cmd);
 void nvm_count(struct ctrl_cmd *cmd, bool write, uint64_t bytes);

@@ -61,10 +61,8 @@ static void read_all(struct ctrl_cmd *cmd)
 
 uint16_t nvm_compare_prepare(struct ctrl_cmd *cmd)
 {
-	uint16_t status = nvm_prepare(cmd, false);
+	uint16_t status = nvm_prepare(cmd, false, CTRL_TO_CONTROLLER);
 
-	if (!status)
-		status = nvm_transfer(cmd, CTRL_TO_CONTROLLER);
 	want_pieces(cmd, cmd->data_len);
 	return status;
 }
@@ -76,7 +74,7 @@ void nvm_compare_run(struct ctrl_cmd *cmd)
 
 uint16_t nvm_verify_prepare(struct ctrl_cmd *cmd)
 {
-	uint16_t status = nvm_prepare(cmd, false);
+	uint16_t status = nvm_prepare(cmd, false, CTRL_NO_DATA);
 
 	if (!status)
 		want_pieces(cmd, (uint64_t)nvm_blocks(cmd) << cmd->ns->shift);
