@@ -363,12 +363,14 @@ static int store(const struct job *job, const void *image, size_t len)
 	int fd = out ? STDOUT_FILENO
 		     : open(job->object, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
 	int ret = fd < 0 ? -errno : write_all(fd, image, len);
+	struct stat st;
+	bool regular = fd >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode);
 
 	if (fd >= 0 && !out && close(fd) < 0 && !ret)
 		ret = -errno;
 	if (!ret)
 		return 0;
-	if (fd >= 0 && !out)
+	if (regular && !out) /* half an object is none; a device is not ours to remove */
 		unlink(job->object);
 	return cli_fail(ret, "choose another -o", "%s: cannot write it: %s", job->object,
 			strerror(-ret));

@@ -2,6 +2,7 @@
 """`lio cc`: plain C becomes a λ-function with every clang there is, and what cannot is said in one place."""
 import os
 import shutil
+import stat
 import struct
 
 import tap
@@ -194,6 +195,20 @@ def test_a_failure_leaves_the_old_object_alone():
     status, _, _ = run(LIO, "cc", put("f.c", b"syntax error"), "-o", path("old.o"), env=ENV)
     with open(path("old.o"), "rb") as f:
         assert status == 2 and f.read() == b"old"
+
+
+def test_an_object_that_cannot_be_written_is_no_reason_to_remove_what_is_there():
+    source = put("f.c", HEAD + b"LAMBDA_MAP(f) { return 0; }")
+    for full in (True, False):  # a device node needs root; a link to one is removed as easily
+        try:
+            os.mknod(path("full"), 0o600 | stat.S_IFCHR, os.makedev(1, 7)) if full else os.symlink("/dev/full", path("full"))
+        except PermissionError:
+            continue
+        status, _, err = run(LIO, "cc", source, "-o", path("full"), env=ENV)
+        if status == 2 and "ENOSPC" not in err:
+            raise Skip("no device can be opened here")
+        assert status == 2 and os.path.lexists(path("full")), err
+        os.remove(path("full"))
 
 
 def test_no_temporary_file_is_left_behind():
