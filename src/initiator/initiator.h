@@ -9,6 +9,14 @@
  * submitted from any thread; completions are delivered by nvme_host_poll() or nvme_host_wait() on the thread that calls it, and
  * the eventfd becomes readable when there is something to deliver.  Data goes straight between the socket and
  * the caller's buffers.  Functions return 0 or -errno; nvme_host_error() has the line.
+ *
+ * Who waits drives the sockets, so that an answer wakes the thread that wants it and no other.  Commands move on
+ * while some thread is in wait(), execute() or poll(); once nvme_host_eventfd() was called they move by
+ * themselves, on the host's own thread, which otherwise sees to time-outs, keep alive and reconnecting only.
+ * What done() submits goes out in one piece when the poll() or wait() that called it is through.
+ *
+ * After a lost connection commands that only read are sent again, a few times, unseen by the caller; what may
+ * have changed something, and a flush (the cache it was for may be gone), ends with -ECONNRESET.
  */
 #ifndef INITIATOR_INITIATOR_H
 #define INITIATOR_INITIATOR_H
@@ -18,8 +26,10 @@
 #include <stdint.h>
 
 #include "nvme/spec.h"
+#include "nvme/status.h"
 
 struct nvme_host;
+struct nvme_sync;
 
 struct nvme_host_opts {
 	size_t size;         /* sizeof(struct nvme_host_opts) */
@@ -60,8 +70,9 @@ struct nvme_req {
 	void *data;  /* the caller's, until done */
 	uint32_t len;
 	bool to_controller;
-	int queue;           /* 0 admin, 1.. I/O, -1 any I/O queue */
-	uint32_t timeout_ms; /* 0: the host's */
+	bool may_be_short; /* to the host: fewer bytes than @len are an answer; @moved says how many */
+	int queue;         /* 0 admin, 1.. I/O, -1 any I/O queue */
+	uint32_t timeout_ms; /* from sending on; 0: the host's */
 	/*
 	 * From nvme_host_poll(): @error 0 and @req->cqe valid (its status may still be an NVMe error), or
 	 * -ETIMEDOUT, -ECANCELED, -ECONNRESET (what the target did with it is not known), -ENOLINK (never sent).
@@ -71,10 +82,11 @@ struct nvme_req {
 	struct nvme_cqe cqe;
 	/* the initiator's own */
 	struct nvme_req *next;
-	uint64_t deadline_ns;
+	struct nvme_sync *sync;
 	uint32_t moved;
+	int error;
 	uint16_t cid, qid;
-	uint8_t state;
+	uint8_t state, tries;
 };
 
 int nvme_host_submit(struct nvme_host *host, struct nvme_req *req);
@@ -85,7 +97,7 @@ int nvme_host_poll(struct nvme_host *host);
 /* The same, waiting up to @timeout_ms (-1: for ever) for at least one. */
 int nvme_host_wait(struct nvme_host *host, int timeout_ms);
 /* Readable while there is something to deliver; owned by the host. */
-int nvme_host_eventfd(const struct nvme_host *host);
+int nvme_host_eventfd(struct nvme_host *host);
 
 /* Submit and wait: 0 and *cqe, or -errno; an NVMe error status is -EREMOTEIO with its name in nvme_host_error(). */
 int nvme_host_execute(struct nvme_host *host, struct nvme_req *req);
@@ -112,7 +124,5 @@ int nvme_host_read(struct nvme_host *host, uint32_t nsid, uint64_t offset, void 
 int nvme_host_write(struct nvme_host *host, uint32_t nsid, uint64_t offset, const void *buf,
 		    uint64_t len, bool fua);
 int nvme_host_flush(struct nvme_host *host, uint32_t nsid);
-
-const char *nvme_status_name(uint16_t status);
 
 #endif /* INITIATOR_INITIATOR_H */
