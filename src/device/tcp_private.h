@@ -32,6 +32,7 @@ struct tcp_cmd {
 	struct tcp_cmd *hash_next;
 	bool hashed;
 	bool in_capsule;
+	bool reserve;    /* its buffer is of the reserve */
 	bool damaged;    /* a data digest was wrong */
 	uint16_t status; /* to end with, once the capsule's data are skipped; 0: it goes on */
 	uint32_t buf_len;
@@ -126,6 +127,8 @@ static inline struct tcp_cmd *tcp_cmd_of(struct ctrl_cmd *cmd)
 struct tcp_cmd *tcp_slot_get(struct tcp_conn *conn);
 /* Puts its buffer back too. */
 void tcp_slot_put(struct tcp_conn *conn, struct tcp_cmd *c);
+/* NULL: too long, or all in use. */
+void *tcp_reserve_get(uint32_t len);
 void tcp_buffer_put(struct tcp_conn *conn, struct tcp_cmd *c);
 struct tcp_cmd *tcp_slot_at(struct tcp_conn *conn, uint16_t tag);
 /* False: one of that identifier is there. */

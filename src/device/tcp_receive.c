@@ -70,12 +70,18 @@ static void have_buffer(struct tcp_conn *conn, struct tcp_cmd *c)
 static bool get_buffer(struct tcp_conn *conn, struct tcp_cmd *c)
 {
 	uint32_t data = c->cmd.aux_len ? (c->cmd.data_len + 4095) / 4096 * 4096 : c->cmd.data_len;
-	uint8_t *p = ctrl_loop_buffer_get(conn->q.loop, data + c->cmd.aux_len);
+	uint32_t len = data + c->cmd.aux_len;
+	uint8_t *p = ctrl_loop_buffer_get(conn->q.loop, len);
 
-	conn->wait.len = data + c->cmd.aux_len;
+	/* Not for who is to send data first, or does not read what it got: that may take as long as it likes. */
+	if (!p && !conn->blocked && (c->in_capsule || c->cmd.dir != CTRL_TO_CONTROLLER)) {
+		p = tcp_reserve_get(len);
+		c->reserve = p;
+	}
+	conn->wait.len = len;
 	if (!p)
 		return false;
-	c->buf_len = data + c->cmd.aux_len;
+	c->buf_len = len;
 	c->cmd.data = c->cmd.data_len ? p : NULL;
 	c->cmd.aux = c->cmd.aux_len ? p + data : NULL;
 	return true;

@@ -10,6 +10,12 @@
 
 #include "device/tcp_private.h"
 
+/* Small buffers of a thread for when large transfers hold all others: hosts can still connect, ask and do small IO. */
+#define RESERVE_LEN     16384u
+#define RESERVE_BUFFERS 64u
+
+static _Thread_local uint32_t reserve_used;
+
 static struct tcp_cmd **bucket_of(struct tcp_conn *conn, uint16_t cid)
 {
 	return &conn->buckets[cid & conn->bucket_mask];
@@ -55,12 +61,30 @@ struct tcp_cmd *tcp_slot_get(struct tcp_conn *conn)
 	return c;
 }
 
+void *tcp_reserve_get(uint32_t len)
+{
+	void *p = len <= RESERVE_LEN && reserve_used < RESERVE_BUFFERS
+			  ? aligned_alloc(4096, RESERVE_LEN)
+			  : NULL;
+
+	reserve_used += p != NULL;
+	return p;
+}
+
 void tcp_buffer_put(struct tcp_conn *conn, struct tcp_cmd *c)
 {
+	void *p = c->cmd.data ? c->cmd.data : c->cmd.aux;
+
 	if (!c->buf_len)
 		return;
-	ctrl_loop_buffer_put(conn->q.loop, c->cmd.data ? c->cmd.data : c->cmd.aux, c->buf_len);
+	if (c->reserve) {
+		free(p);
+		reserve_used--;
+	} else {
+		ctrl_loop_buffer_put(conn->q.loop, p, c->buf_len);
+	}
 	c->buf_len = 0;
+	c->reserve = false;
 	c->cmd.data = c->cmd.aux = NULL;
 }
 
