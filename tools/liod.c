@@ -408,6 +408,7 @@ static int spawn(const struct daemon *d, const struct options *o, pid_t *pid,
 	sigemptyset(&none);
 	sigemptyset(&defaults);
 	sigaddset(&defaults, SIGPIPE);
+	sigaddset(&defaults, SIGXFSZ);
 	posix_spawnattr_init(&attr);
 	posix_spawnattr_setsigmask(&attr, &none);
 	posix_spawnattr_setsigdefault(&attr, &defaults);
@@ -428,6 +429,7 @@ static void block_signals(sigset_t *set)
 	sigaddset(set, SIGCHLD);
 	pthread_sigmask(SIG_BLOCK, set, NULL); /* for all threads to come */
 	signal(SIGPIPE, SIG_IGN);
+	signal(SIGXFSZ, SIG_IGN); /* a limit on file sizes is a write's error */
 }
 
 static bool same_namespaces(const struct liod_config *a, const struct liod_config *b)
