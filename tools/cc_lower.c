@@ -127,7 +127,7 @@ static struct span trim(struct span s)
 
 static size_t find(struct span s, const char *what)
 {
-	const char *at = s.len ? memmem(s.p, s.len, what, strlen(what)) : NULL;
+	const char *at = s.p ? memmem(s.p, s.len, what, strlen(what)) : NULL;
 
 	return at ? (size_t)(at - s.p) : s.len;
 }
