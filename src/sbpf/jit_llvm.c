@@ -13,6 +13,7 @@
 #include <errno.h>
 #include <llvm-c/Analysis.h>
 #include <llvm-c/Error.h>
+#include <llvm-c/Support.h>
 #include <llvm-c/Target.h>
 #include <llvm-c/Transforms/PassBuilder.h>
 #include <pthread.h>
@@ -111,6 +112,9 @@ static LLVMValueRef add_function(const struct irgen *g, bool enters, uint32_t f)
 	add_attribute(g, fn, "nounwind");
 	/* A loop is not to become a call of memset(), in which it could not be stopped. */
 	add_text_attribute(g, fn, "no-builtins", "");
+	/* Since Ice Lake and Zen 4 the widest vectors cost no clock rate; LLVM is wary of them still. */
+	if (g->wide_vectors)
+		add_text_attribute(g, fn, "prefer-vector-width", "512");
 	return fn;
 }
 
@@ -388,8 +392,17 @@ static void build_module(struct irgen *g)
 
 /* ---- the pipeline ---- */
 
+/*
+ * What LLVM has no other switch for.  -vectorizer-maximize-bandwidth: vectors as wide as the bytes that are read allow, not
+ * as the 64-bit counter beside them does (a byte search: 0.11 instead of 1.4 ns/byte).  -disable-licm-promotion:
+ * a store stays in its loop, as its fault is to be met even if the loop never ends.
+ */
 static void start_llvm(void)
 {
+	static const char *const options[] = {"sbpf", "-vectorizer-maximize-bandwidth",
+					      "-disable-licm-promotion"};
+
+	LLVMParseCommandLineOptions(3, options, "");
 	LLVMInitializeNativeTarget();
 	LLVMInitializeNativeAsmPrinter();
 }
@@ -399,6 +412,15 @@ static int refuse(char *why, size_t why_len, char *message)
 	snprintf(why, why_len, "%s", message ? message : "no reason given");
 	LLVMDisposeMessage(message);
 	return -EFAULT;
+}
+
+static bool host_has(const char *feature)
+{
+	char *features = LLVMGetHostCPUFeatures();
+	bool has = strstr(features, feature);
+
+	LLVMDisposeMessage(features);
+	return has;
 }
 
 static int make_machine(LLVMTargetMachineRef *out, char *why, size_t why_len)
@@ -479,6 +501,7 @@ static int generate(struct irgen *g, struct sbpf_llvm_object *out, char *why, si
 	g->context = LLVMContextCreate();
 	g->module = LLVMModuleCreateWithNameInContext("p", g->context);
 	g->b = LLVMCreateBuilderInContext(g->context);
+	g->wide_vectors = host_has("+avx512vbmi2");
 	triple = LLVMGetDefaultTargetTriple();
 	LLVMSetTarget(g->module, triple);
 	LLVMDisposeMessage(triple);

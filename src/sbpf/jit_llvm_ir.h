@@ -24,6 +24,7 @@ struct irgen {
 	LLVMBuilderRef b;
 	LLVMDIBuilderRef debug;
 	LLVMMetadataRef file, function_type;
+	bool wide_vectors;
 	LLVMTypeRef i1, i8, i16, i32, i64, ptr;
 	LLVMTypeRef local_type, entry_type;
 	LLVMTypeRef helper_type[6], due_type; /* helpers by number of arguments */

@@ -28,9 +28,9 @@
 #define sigev_notify_thread_id _sigev_un._tid
 #endif
 
-#define TICK_NS      10000000u
+#define TICK_NS      5000000u
 #define INSNS_PER_NS 4u
-#define GRACE_NS     (5u * TICK_NS)
+#define GRACE_NS     (10u * TICK_NS)
 
 static __thread struct clock {
 	timer_t timer;

@@ -59,11 +59,11 @@ static bool is_load(const struct sbpf_program *prog, int32_t pc)
 	return pc >= 0 && BPF_CLASS(prog->insns[pc].code) == BPF_LDX;
 }
 
+static struct rp_outcome want, got;
+
 /* NULL or how they differ. */
 static const char *compare(struct sbpf_program *prog, struct sbpf_sandbox *sb, uint64_t seed)
 {
-	static struct rp_outcome want, got;
-
 	run(sb, SBPF_TIER_INTERP, &want);
 	if (want.code == -ETIME && seed % LATE)
 		return NULL;
@@ -105,6 +105,11 @@ static void one_program(uint64_t seed)
 	differs = compare(prog, sb, seed);
 	if (differs) {
 		sbpf_program_disasm(prog, rp_print, stderr);
+		fprintf(stderr,
+			"# interp: code %d r0 0x%" PRIx64 " insn %d address 0x%" PRIx64 "\n",
+			want.code, want.r0, want.insn, want.address);
+		fprintf(stderr, "# llvm: code %d r0 0x%" PRIx64 " insn %d address 0x%" PRIx64 "\n",
+			got.code, got.r0, got.insn, got.address);
 		fail_msg("seed %" PRIu64 ": %s", seed, differs);
 	}
 	sbpf_sandbox_put(sb);
