@@ -72,7 +72,7 @@ static void bash(void)
 	puts("\tesac\n"
 	     "\tif [[ $cur == -* ]]; then\n"
 	     "\t\tCOMPREPLY=($(compgen -W \"$options\" -- \"$cur\"))\n"
-	     "\telif [ \"$COMP_CWORD\" -eq 2 ] && [ \"${COMP_WORDS[1]}\" != cc ]; then\n"
+	     "\telif [ \"$COMP_CWORD\" -eq 2 ] && [[ ${COMP_WORDS[1]} != @(cc|device) ]]; then\n"
 	     "\t\tCOMPREPLY=($(compgen -W \"$(lio completion functions 2>/dev/null)\" -- "
 	     "\"$cur\")\n"
 	     "\t\t\t$(compgen -f -X '!*.o' -- \"$cur\"))\n"
@@ -173,7 +173,7 @@ static void fish(void)
 		printf("complete -c lio -n '__lio_word 1' -f -a %s -d '", cli_commands[c].name);
 		put_quoted(cli_commands[c].summary);
 		puts("'");
-		if (c != CLI_CC && c != CLI_FUNCTIONS && c != CLI_FEATURES)
+		if (c != CLI_CC && c != CLI_FUNCTIONS && c != CLI_FEATURES && c != CLI_DEVICE)
 			printf("complete -c lio -n '__lio_word 2; and __fish_seen_subcommand_from "
 			       "%s' "
 			       "-a '(lio completion functions 2>/dev/null)'\n",

@@ -53,7 +53,7 @@ const struct cli_command_row cli_commands[CLI_COMMANDS] = {
 "Finds clang (14 to 19) and compiles plain C to a function's object file, which\n"
 "is then verified. Copies of variable length, zeroing loops and large struct\n"
 "copies, which clang alone refuses, become helper calls. Without -o the object is\n"
-"named after the source. -I, -D, -U, -W…, -f… and -std= go to clang; -v shows\n"
+"named after the source. -I, -D, -U, -W…, -f…, -O… and -std= go to clang; -v shows\n"
 "its command lines.\n",
 		.examples =
 "lio cc mine.c -o mine.o\n"
@@ -113,6 +113,21 @@ const struct cli_command_row cli_commands[CLI_COMMANDS] = {
 		.examples =
 "lio bench stats64 numbers.bin\n"
 "lio bench grep big.log error --tier interp,template --threads 1,2,4 --json\n",
+	},
+	[CLI_DEVICE] = {
+		.name = "device", .usage = "[read|write] HOST[:PORT] [OPTIONS]", .run = cmd_device,
+		.summary = "what an NVMe/TCP device has, and raw ranges of it",
+		.about =
+"Alone, finds the subsystems at HOST (or takes that of --nqn) and prints their\n"
+"controllers, limits, health and namespaces. The port is 8009 or else 4420. read\n"
+"copies a range of a namespace to standard output, write copies standard input\n"
+"to one and flushes it; both take whole blocks only. They go around file systems:\n"
+"write to a namespace that nobody has mounted.\n",
+		.examples =
+"lio device 192.0.2.7                      # what is there\n"
+"lio device localhost:4420 --json\n"
+"lio device read localhost:4420 --nsid 1 --length 1M > first.bin\n"
+"lio device write localhost:4420 --nsid 2 --offset 4K < blocks.bin\n",
 	},
 	[CLI_COMPLETION] = {
 		.name = "completion", .usage = "bash|zsh|fish|man|functions", .run = cmd_completion,

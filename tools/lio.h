@@ -37,6 +37,7 @@ int cmd_functions(int argc, char **argv);
 int cmd_explain(int argc, char **argv);
 int cmd_features(int argc, char **argv);
 int cmd_bench(int argc, char **argv);
+int cmd_device(int argc, char **argv);
 int cmd_completion(int argc, char **argv);
 
 enum cli_command { /* index into cli_commands[] */
@@ -49,6 +50,7 @@ enum cli_command { /* index into cli_commands[] */
 	CLI_EXPLAIN,
 	CLI_FEATURES,
 	CLI_BENCH,
+	CLI_DEVICE,
 	CLI_COMPLETION,
 	CLI_COMMANDS,
 };
@@ -98,6 +100,9 @@ struct cli {
 	uint64_t offset, length, chunk, threads, fuel, memory, max_output, timeout_ns;
 	uint64_t rounds, repeat, seed;
 	const char *tiers, *thread_list; /* bench: comma lists */
+	const char *nqn;                 /* device */
+	uint64_t nsid;
+	bool digest;
 };
 
 /* Parse argv[1..] by the option table; 0, or CLI_FAILED after an error line.  Words are moved to the front of argv. */

@@ -20,7 +20,8 @@
 /* clang-format off */
 const struct cli_option cli_options[] = {
 	{ "json", NULL, ROW(FLAG, json, false),
-	  .commands = RUNS | ON(WRITE) | ON(TEST) | ON(INFO) | ON(FUNCTIONS) | ON(FEATURES) | ON(BENCH),
+	  .commands = RUNS | ON(WRITE) | ON(TEST) | ON(INFO) | ON(FUNCTIONS) | ON(FEATURES) | ON(BENCH) |
+		      ON(DEVICE),
 	  .help = "print one JSON document" },
 	{ "raw", NULL, ROW(FLAG, raw, false), .commands = ON(RUN),
 	  .help = "print the output's bytes as they are" },
@@ -45,6 +46,18 @@ const struct cli_option cli_options[] = {
 	  .help = "read so much (default: to the end)" },
 	{ "length", "BYTES", ROW(SIZE, length, true), .commands = ON(TEST),
 	  .help = "try at most so much of FILE (default 1M)" },
+	{ "nqn", "NQN", ROW(STRING, nqn, false), .commands = ON(DEVICE),
+	  .help = "the subsystem's name (default: ask which there are)" },
+	{ "nsid", "N", ROW(COUNT, nsid, false), .commands = ON(DEVICE),
+	  .help = "read, write: the namespace (default 1)" },
+	{ "offset", "BYTES", ROW(SIZE, offset, true), .commands = ON(DEVICE),
+	  .help = "read, write: start at this offset (default 0)" },
+	{ "length", "BYTES", ROW(SIZE, length, true), .commands = ON(DEVICE),
+	  .help = "read, write: so much (default: to the end)" },
+	{ "digest", NULL, ROW(FLAG, digest, false), .commands = ON(DEVICE),
+	  .help = "have what crosses the network checked (CRC-32C)" },
+	{ "timeout", "TIME", ROW(TIME, timeout_ns, false), .commands = ON(DEVICE),
+	  .help = "time that connecting, or one command, may take (default 30s)" },
 	{ "chunk", "BYTES", ROW(SIZE, chunk, false), .commands = RUNS | ON(WRITE) | ON(BENCH),
 	  .help = "bytes in a piece (default 1M)" },
 	{ "threads", "N", ROW(COUNT, threads, false), .commands = RUNS | ON(WRITE),
@@ -68,7 +81,7 @@ const struct cli_option cli_options[] = {
 	{ "trace", NULL, ROW(FLAG, trace, false), .commands = RUNS | ON(WRITE),
 	  .help = "show on stderr what the function says with lambda_trace()" },
 	{ "quiet", NULL, ROW(FLAG, quiet, false),
-	  .commands = RUNS | ON(WRITE) | ON(BENCH), .help = "no progress on a terminal" },
+	  .commands = RUNS | ON(WRITE) | ON(BENCH) | ON(DEVICE), .help = "no progress on a terminal" },
 	/* cc has a parser of its own, for clang's options: these rows are for help and completion. */
 	{ "clang", "PATH", .kind = CLI_STRING, .commands = ON(CC),
 	  .help = "the clang to use (default: $LIO_CLANG, or the newest of 14 to 19)" },

@@ -21,10 +21,12 @@ static int whole(struct nvme_host *host, const struct nvme_req *req, const char 
 			      req->moved, req->len);
 }
 
-int nvme_host_identify(struct nvme_host *host, uint8_t cns, uint32_t nsid, uint8_t csi,
-		       void *page4096)
+static int identify(struct nvme_host *host, struct nvme_req *req, uint8_t cns, uint32_t nsid,
+		    uint8_t csi, void *page4096)
 {
-	struct nvme_req req = {
+	int err;
+
+	*req = (struct nvme_req){
 		.sqe = {.opcode = NVME_ADMIN_IDENTIFY,
 			.nsid = nvme_put32(nsid),
 			.cdw10 = nvme_put32(cns),
@@ -32,9 +34,16 @@ int nvme_host_identify(struct nvme_host *host, uint8_t cns, uint32_t nsid, uint8
 		.data = page4096,
 		.len = 4096,
 	};
-	int err = nvme_host_execute(host, &req);
+	err = nvme_host_execute(host, req);
+	return err ? err : whole(host, req, "Identify");
+}
 
-	return err ? err : whole(host, &req, "Identify");
+int nvme_host_identify(struct nvme_host *host, uint8_t cns, uint32_t nsid, uint8_t csi,
+		       void *page4096)
+{
+	struct nvme_req req;
+
+	return identify(host, &req, cns, nsid, csi, page4096);
 }
 
 static int log_piece(struct nvme_host *host, uint8_t lid, uint32_t nsid, uint64_t offset, void *buf,
@@ -128,6 +137,11 @@ int nvme_host_discover(struct nvme_host *host, struct nvme_discovery_entry **ent
 
 /* ---- namespaces ---- */
 
+static int no_namespace(const struct nvme_host *host, uint32_t nsid)
+{
+	return initiator_fail(-ENODEV, "%s: there is no namespace %u", host->address, nsid);
+}
+
 static int parse_namespace(struct nvme_host *host, const struct nvme_id_ns *id,
 			   struct nvme_host_ns *ns)
 {
@@ -138,10 +152,7 @@ static int parse_namespace(struct nvme_host *host, const struct nvme_id_ns *id,
 	ns->read_only = id->nsattr & 1;
 	memcpy(ns->nguid, id->nguid, sizeof(ns->nguid));
 	if (!ns->blocks)
-		return initiator_fail(-ENODEV,
-				      "%s: there is no active namespace %u; \"lio device\" "
-				      "lists them",
-				      host->address, ns->nsid);
+		return no_namespace(host, ns->nsid);
 	if (nvme_get16(id->lbaf[format].ms))
 		return initiator_fail(-EOPNOTSUPP, "%s: namespace %u has metadata with its blocks",
 				      host->address, ns->nsid);
@@ -185,6 +196,7 @@ static bool recall(struct nvme_host *host, uint32_t nsid, struct nvme_host_ns *o
 int nvme_host_namespace(struct nvme_host *host, uint32_t nsid, struct nvme_host_ns *out)
 {
 	struct nvme_id_ns id;
+	struct nvme_req req;
 	uint64_t generation;
 	int err;
 
@@ -195,7 +207,9 @@ int nvme_host_namespace(struct nvme_host *host, uint32_t nsid, struct nvme_host_
 	pthread_mutex_lock(&host->leaf);
 	generation = host->generation;
 	pthread_mutex_unlock(&host->leaf);
-	err = nvme_host_identify(host, NVME_CNS_NS, nsid, 0, &id);
+	err = identify(host, &req, NVME_CNS_NS, nsid, 0, &id);
+	if (err == -EREMOTEIO && (nvme_get16(req.cqe.status) >> 1 & 0x7ff) == NVME_SC_INVALID_NS)
+		return no_namespace(host, nsid);
 	if (!err)
 		err = parse_namespace(host, &id, out);
 	if (!err)

@@ -336,10 +336,31 @@ int nvme_host_submit(struct nvme_host *host, struct nvme_req *req)
 	return 0;
 }
 
+static const char *command_name(const struct queue *q, uint8_t opcode)
+{
+	static const struct {
+		uint8_t opcode;
+		bool admin;
+		const char *name;
+	} names[] = {
+		{NVME_ADMIN_IDENTIFY, true, "Identify"},
+		{NVME_ADMIN_GET_LOG_PAGE, true, "Get Log Page"},
+		{NVME_ADMIN_GET_FEATURES, true, "Get Features"},
+		{NVME_ADMIN_SET_FEATURES, true, "Set Features"},
+		{NVME_NVM_FLUSH, false, "Flush"},
+		{NVME_NVM_READ, false, "Read"},
+		{NVME_NVM_WRITE, false, "Write"},
+	};
+
+	for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++)
+		if (names[i].opcode == opcode && names[i].admin == !q->qid)
+			return names[i].name;
+	return "a command";
+}
+
 int nvme_host_execute(struct nvme_host *host, struct nvme_req *req)
 {
 	struct nvme_sync sync = {0};
-	char what[32];
 	struct queue *q;
 	int err = check(host, req, &q);
 
@@ -358,8 +379,7 @@ int nvme_host_execute(struct nvme_host *host, struct nvme_req *req)
 	queue_unlock(q);
 	if (req->error)
 		return host_request_failed(host, req->error);
-	snprintf(what, sizeof(what), "command %02xh", req->sqe.opcode);
-	return initiator_status(host, what, req);
+	return initiator_status(host, command_name(q, req->sqe.opcode), req);
 }
 
 static bool unlink_waiting(struct queue *q, struct nvme_req *req)
