@@ -420,6 +420,11 @@ static int compile(const struct job *job)
 		goto out;
 	}
 	status = lower(fd[IR], fd[LOWERED], strcmp(c.cpu, "v4") != 0);
+	if (status == -ENODATA) {
+		ret = cli_fail(status, "is it a clang? name one by --clang",
+			       "%s: it made nothing of %s", c.path, job->source);
+		goto out;
+	}
 	if (status) {
 		ret = cli_fail(status, CLI_FIX_MEMORY, "%s: cannot rewrite its code: %s",
 			       job->source, strerror(-status));
@@ -487,7 +492,8 @@ static const char *value_of(const char *option, int argc, char **argv, int *i, b
 
 static int parse(struct job *job, int argc, char **argv)
 {
-	static const char *const passed[] = {"-I", "-D", "-U", "-W", "-f", "-std="};
+	static const char *const passed[] = {"-I",    "-D", "-U", "-W", "-f",
+					     "-std=", "-O", "-g", "-c"};
 	bool options = true, bad = false;
 
 	for (int i = 1; i < argc; i++) {

@@ -245,12 +245,20 @@ def test_definitions_and_directories_reach_the_compiler():
     assert (status, out) == (0, b"q"), err
 
 
+def test_options_that_people_are_used_to_are_taken():
+    for options in (("-O2", "-g", "-c"), ("-O1",), ("-O3",), ("-Os",), ("-O0",)):
+        status, _, err = cc(HEAD + b"LAMBDA_MAP(f) { for (int i = 0; i < 3; i++) ctx->out[i] = ctx->in[2 - i]; return 3; }", *options)
+        assert status == 0, (options, err)
+        assert run(LIO, "run", path("f.o"), put("data", b"abc"))[:2] == (0, b"cba"), options
+
+
 def test_a_clang_can_be_named_and_what_is_none_is_said():
     clang = shutil.which(clangs()[-1])
     source = HEAD + b"LAMBDA_MAP(f) { return 0; }"
     assert cc(source, "--clang", clang)[0] == 0
     assert cc(source, env={"LIO_CLANG": clang})[0] == 0
     refused("no_such_clang", source=source, args=("--clang", "no_such_clang"))
+    refused("/bin/true", "is it a clang", source=source, args=("--clang", "/bin/true"))
     refused("/bin/false", source=source, args=("--clang", "/bin/false"))
     refused("install clang", source=source, env={"PATH": path("nothing")})
 
