@@ -326,10 +326,12 @@ static int prepare(struct daemon *d, bool check, struct ctrl_error *err)
 		.threads = d->config.threads,
 		.insecure_network = d->config.insecure_network,
 		.log = log_line,
-		.no_ring = !d->config.io_uring,
 	};
-	int rc = ctrl_server_new(&opts, &d->server, err);
+	int rc;
 
+	if (!d->config.io_uring)
+		ctrl_ring_off();
+	rc = ctrl_server_new(&opts, &d->server, err);
 	if (!rc)
 		rc = add_subsystems(d, check, err);
 	if (!rc)

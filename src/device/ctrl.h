@@ -166,6 +166,8 @@ void ctrl_loop_buffer_wait(struct ctrl_loop *loop, struct ctrl_buffer_wait *w);
 void ctrl_loop_buffer_unwait(struct ctrl_loop *loop, struct ctrl_buffer_wait *w);
 
 struct io_uring *ctrl_loop_ring(struct ctrl_loop *loop); /* NULL where io_uring is refused */
+/* Before the first store is opened: do without io_uring in this process. */
+void ctrl_ring_off(void);
 uint64_t ctrl_now_ns(void);
 
 /* ---- subsystems, namespaces, controllers (subsystem.c) ---- */
@@ -383,7 +385,6 @@ struct ctrl_server_opts {
 	bool insecure_network;                    /* listen elsewhere than on loopback */
 	void (*log)(void *arg, const char *line); /* key=value */
 	void *log_arg;
-	bool no_ring; /* serve stores by threads, as where io_uring is refused */
 };
 
 int ctrl_server_new(const struct ctrl_server_opts *opts, struct ctrl_server **out,

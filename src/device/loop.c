@@ -173,23 +173,34 @@ static int ring_open(struct io_uring *ring, bool *deferred)
 	return rc;
 }
 
-static int ring_refused;
+static const char *ring_refused;
+static pthread_once_t ring_asked = PTHREAD_ONCE_INIT;
 
 static void ask_for_ring(void)
 {
 	struct io_uring ring;
 	bool deferred;
+	int rc = ring_open(&ring, &deferred);
 
-	ring_refused = ring_open(&ring, &deferred);
-	if (!ring_refused)
+	if (rc)
+		ring_refused = strerrorname_np(-rc);
+	else
 		io_uring_queue_exit(&ring);
 }
 
-int ctrl_ring_refused(void)
+static void no_ring(void)
 {
-	static pthread_once_t once = PTHREAD_ONCE_INIT;
+	ring_refused = "off";
+}
 
-	pthread_once(&once, ask_for_ring);
+void ctrl_ring_off(void)
+{
+	pthread_once(&ring_asked, no_ring);
+}
+
+const char *ctrl_ring_refused(void)
+{
+	pthread_once(&ring_asked, ask_for_ring);
 	return ring_refused;
 }
 

@@ -25,8 +25,8 @@ void *ctrl_loop_user(const struct ctrl_loop *loop);
 /* Bytes of data buffers that have memory now.  Any thread. */
 uint64_t ctrl_loop_buffer_bytes(const struct ctrl_loop *loop);
 bool ctrl_loop_is_current(const struct ctrl_loop *loop);
-/* 0, or the error with which the kernel refuses io_uring to this process; asked once. */
-int ctrl_ring_refused(void);
+/* NULL, or why there is no io_uring in this process: the kernel's error, asked for once, or "off". */
+const char *ctrl_ring_refused(void);
 
 /* ---- for stores ---- */
 

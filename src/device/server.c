@@ -140,8 +140,8 @@ static uint32_t thread_count(const struct ctrl_server *s)
 static int start_loop(struct ctrl_server *s, struct server_loop *l, uint64_t memory)
 {
 	const struct ctrl_loop_opts opts = {
-		.no_ring = s->opts.no_ring,
-		.max_transfer = 2 * s->opts.limits.max_transfer, /* Compare and Copy: data and pieces */
+		.max_transfer =
+			2 * s->opts.limits.max_transfer, /* Compare and Copy: data and pieces */
 		.buffer_memory = memory,
 		.user = l,
 	};

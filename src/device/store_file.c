@@ -225,10 +225,8 @@ static int measure(struct file *f, const struct file_spec *spec, const char **di
 
 static int describe(struct file *f, const char *direct_why, bool locked)
 {
-	const char *name = strerrorname_np(-ctrl_ring_refused());
+	const char *name = ctrl_ring_refused();
 
-	if (!ctrl_ring_refused())
-		name = NULL;
 	if (asprintf(&f->store.how, "%s%s%s%s%s", name ? "thread pool (io_uring: " : "io_uring",
 		     name ? name : "", name ? ")" : "", direct_why,
 		     locked ? "" : ", not locked (the file system has no locks)") < 0) {
