@@ -42,6 +42,7 @@ start() { # start PORT: the server's process in $server, its port in $port
 stop() { # stop SIGNAL
 	[ "$server" = 0 ] || kill -s "$1" "$server" 2>/dev/null
 	wait "$server" 2>/dev/null
+	return 0
 }
 finish() {
 	stop KILL
