@@ -65,4 +65,5 @@ SEEDS = {
 os.makedirs(OUT, exist_ok=True)
 for name, (stage, data) in SEEDS.items():
     with open(os.path.join(OUT, name), "wb") as f:
-        f.write(bytes([stage, 0]) + data)
+        # What answers an R2T must come in a later read than the command: 73 bytes at a time.
+        f.write(bytes([stage, 3 if name.startswith("write") else 0]) + data)
