@@ -12,7 +12,8 @@
  * embedder's trace function, someone's signal handler) it leaves a note that generated code looks at behind each helper.
  *
  * The signal is a real-time one that nobody uses when the first clock starts.  One that comes from elsewhere meets the
- * default action, as it would without us.
+ * default action, as it would without us.  A host may block it or take it for itself at any time: so every few
+ * milliseconds a call looks whether it is still ours, and lets it through.
  */
 #include <errno.h>
 #include <signal.h>
@@ -36,6 +37,7 @@ static __thread struct clock {
 	timer_t timer;
 	int sig; /* that it sends; 0: there is no timer */
 	volatile bool ticks;
+	struct timespec looked; /* when the host was last checked on */
 } clock_of __attribute__((tls_model("initial-exec")));
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;
@@ -208,26 +210,38 @@ static int make_timer(struct clock *c, int sig)
 	return -pthread_setspecific(key, c);
 }
 
+static int start(struct clock *c)
+{
+	sigset_t ticks;
+	int sig, r = 0;
+
+	pthread_once(&once, start_once);
+	sig = find_signal();
+	if (!sig)
+		return -EAGAIN;
+	if (c->sig != sig)
+		r = make_timer(c, sig);
+	if (r)
+		return r;
+	if (!c->ticks)
+		set_interval(c, TICK_NS);
+	sigemptyset(&ticks);
+	sigaddset(&ticks, sig);
+	return -pthread_sigmask(SIG_UNBLOCK, &ticks, NULL);
+}
+
 int sbpf_clock_start(void)
 {
 	struct clock *c = &clock_of;
-	sigset_t tick_signal;
-	int sig, r = 0;
+	struct timespec now;
+	int r;
 
-	if (!c->ticks) {
-		pthread_once(&once, start_once);
-		sig = find_signal();
-		if (!sig)
-			return -EAGAIN;
-		if (c->sig != sig)
-			r = make_timer(c, sig);
-		if (r)
-			return r;
-		set_interval(c, TICK_NS);
-	}
-	/* Each time: a host may block all signals between two calls, and then nothing would end a loop. */
-	sigemptyset(&tick_signal);
-	sigaddset(&tick_signal, c->sig);
-	pthread_sigmask(SIG_UNBLOCK, &tick_signal, NULL);
-	return 0;
+	/* The kernel's tick, which costs no system call. */
+	clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+	if (c->ticks && now.tv_nsec == c->looked.tv_nsec && now.tv_sec == c->looked.tv_sec)
+		return 0;
+	r = start(c);
+	if (!r)
+		c->looked = now;
+	return r;
 }
