@@ -162,6 +162,8 @@ static int queue_open(struct queue *q, uint64_t deadline)
 		close(fd);
 		return failed(host, -EPROTO, "no NVMe/TCP there", wrong);
 	}
+	/* From here on who does not want to sleep says so in the call. */
+	fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) & ~O_NONBLOCK);
 	queue_lock(q);
 	q->fd = fd;
 	q->failed = false;

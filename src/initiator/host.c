@@ -402,7 +402,9 @@ int nvme_host_cancel(struct nvme_host *host, struct nvme_req *req)
 	int err = 0;
 
 	queue_lock(q);
-	if (req->state == REQ_SENT) {
+	if (req->sync) {
+		err = -EINVAL; /* the thread that waits for it would not notice */
+	} else if (req->state == REQ_SENT) {
 		q->slots[req->cid].cancelled = true;
 		kick(host->keeper_kick);
 	} else if (req->state == REQ_WAITING && unlink_waiting(q, req)) {
@@ -411,6 +413,9 @@ int nvme_host_cancel(struct nvme_host *host, struct nvme_req *req)
 		err = -EALREADY;
 	}
 	queue_unlock(q);
+	if (err == -EINVAL)
+		return initiator_fail(err, "%s: only what was submitted is cancelled",
+				      host->address);
 	return err ? initiator_fail(err, "%s: the command has ended", host->address) : 0;
 }
 

@@ -81,6 +81,7 @@ struct queue {
 	bool live;           /* takes the callers' commands */
 	bool failed;
 	bool leader, asleep; /* a thread polls for those that wait for a request; it is in poll() */
+	bool receiving;      /* a thread is in recvmsg() without the lock: nobody else may read */
 	unsigned int followers; /* threads waiting on cond */
 	unsigned int polling,
 		pollout; /* threads in poll() on fd; those of them that wait for room, too */
@@ -199,6 +200,8 @@ void queue_drop(struct queue *q, int err);
 /* ---- receive.c ---- */
 
 void queue_receive(struct queue *q);
+/* The same, asleep in the read itself until something comes: one system call less than to poll() first. */
+void queue_receive_waiting(struct queue *q);
 
 /* ---- handshake.c ---- */
 

@@ -125,20 +125,22 @@ static uint64_t look(struct nvme_host *host)
 static void sleep_until(struct nvme_host *host, uint64_t at_ns)
 {
 	struct pollfd fds[MAX_IO_QUEUES + 2];
-	unsigned int n = 0, watched;
+	unsigned int n = 0;
 	bool exported;
 
 	pthread_mutex_lock(&host->leaf);
 	exported = host->exported;
 	pthread_mutex_unlock(&host->leaf);
-	/* The admin connection is always watched: its end is how a dead target is noticed at once. */
-	watched = exported ? host->n_queues : 1;
-	for (unsigned int i = 0; i < watched; i++) {
+	/*
+	 * The admin connection is always watched: its end is how a dead target is noticed at once.  One that
+	 * has no room for what is to be sent may have no other thread to wait for it.
+	 */
+	for (unsigned int i = 0; i < host->n_queues; i++) {
 		struct queue *q = &host->queues[i];
 
 		queue_lock(q);
 		fds[n] = (struct pollfd){.fd = -1};
-		if (q->live)
+		if (q->live && (!i || exported || q->tx))
 			fds[n] = (struct pollfd){.fd = q->fd, .events = queue_poll_begin(q)};
 		n++;
 		queue_unlock(q);
@@ -149,12 +151,13 @@ static void sleep_until(struct nvme_host *host, uint64_t at_ns)
 	atomic_store(&host->keeper_wakes, UINT64_MAX);
 	if (fds[n].revents)
 		unkick(host->keeper_kick);
-	for (unsigned int i = 0; i < watched; i++) {
+	for (unsigned int i = 0; i < host->n_queues; i++) {
 		struct queue *q = &host->queues[i];
 
+		if (fds[i].fd < 0)
+			continue;
 		queue_lock(q);
-		if (fds[i].fd >= 0)
-			queue_poll_end(q, fds[i].events);
+		queue_poll_end(q, fds[i].events);
 		if (fds[i].revents)
 			queue_drive(q);
 		queue_unlock(q);

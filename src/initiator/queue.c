@@ -462,8 +462,12 @@ void queue_wait(struct queue *q, const struct nvme_sync *sync)
 			continue;
 		}
 		q->leader = true;
-		lead(q, -1);
+		if (q->tx || q->receiving)
+			lead(q, -1);
+		else
+			queue_receive_waiting(q);
 		q->leader = false;
+		queue_pump(q);
 		if (q->followers)
 			pthread_cond_broadcast(&q->cond);
 	}

@@ -294,47 +294,81 @@ static bool take(struct queue *q)
 	return false;
 }
 
-/* One read: data into place as far as it is known, the rest into the buffer.  False: no more for now. */
-static bool fill(struct queue *q, bool *drained)
+/* One read: data into place as far as it is known, the rest into the buffer. */
+struct fill {
+	struct iovec iov[2];
+	struct msghdr msg;
+	uint32_t direct, room;
+};
+
+static void fill_begin(struct queue *q, struct fill *f)
 {
 	struct receiver *rx = &q->rx;
-	struct iovec iov[2];
-	struct msghdr msg = {.msg_iov = iov};
-	uint32_t direct = rx->phase == RX_DATA ? rx->left : 0, room, placed;
-	ssize_t n;
 
 	rx->end -= rx->at; /* a part of a header or digest at most */
 	memmove(rx->buf, rx->buf + rx->at, rx->end);
 	rx->at = 0;
-	room = rx->large && rx->end < SMALL_READ ? SMALL_READ : RX_BUFFER - rx->end;
-	if (direct)
-		iov[msg.msg_iovlen++] = (struct iovec){data_place(q), direct};
-	iov[msg.msg_iovlen++] = (struct iovec){rx->buf + rx->end, room};
-	do
-		n = recvmsg(q->fd, &msg, MSG_DONTWAIT);
-	while (n < 0 && errno == EINTR);
+	f->msg = (struct msghdr){.msg_iov = f->iov};
+	f->direct = rx->phase == RX_DATA ? rx->left : 0;
+	f->room = rx->large && rx->end < SMALL_READ ? SMALL_READ : RX_BUFFER - rx->end;
+	if (f->direct)
+		f->iov[f->msg.msg_iovlen++] = (struct iovec){data_place(q), f->direct};
+	f->iov[f->msg.msg_iovlen++] = (struct iovec){rx->buf + rx->end, f->room};
+}
+
+/* True if there may be more: what was asked for came in full. */
+static bool fill_end(struct queue *q, const struct fill *f, ssize_t n, int err)
+{
+	uint32_t placed = n < (ssize_t)f->direct ? (uint32_t)n : f->direct;
+
 	if (n < 0) {
-		if (errno != EAGAIN)
-			queue_fail(q, -errno, "receiving failed: %s", strerror(errno));
+		if (err != EAGAIN && err != EINTR)
+			queue_fail(q, -err, "receiving failed: %s", strerror(err));
 		return false;
 	}
 	if (!n) {
 		queue_fail(q, -ECONNRESET, "the target closed the connection");
 		return false;
 	}
-	*drained = (size_t)n < (size_t)direct + room;
-	placed = (size_t)n < direct ? (uint32_t)n : direct;
-	rx->end += (uint32_t)n - placed;
+	q->rx.end += (uint32_t)n - placed;
 	if (placed)
 		data_came(q, placed);
-	return !q->failed;
+	while (!q->failed && take(q))
+		;
+	return !q->failed && (size_t)n == (size_t)f->direct + f->room;
 }
 
 void queue_receive(struct queue *q)
 {
-	bool drained = false;
+	struct fill f;
+	bool more = !q->receiving;
 
-	for (int i = 0; i < ROUNDS && !drained && fill(q, &drained); i++)
-		while (take(q))
-			;
+	for (int i = 0; i < ROUNDS && more; i++) {
+		ssize_t n;
+
+		fill_begin(q, &f);
+		do
+			n = recvmsg(q->fd, &f.msg, MSG_DONTWAIT);
+		while (n < 0 && errno == EINTR);
+		more = fill_end(q, &f, n, errno);
+	}
+}
+
+void queue_receive_waiting(struct queue *q)
+{
+	struct fill f;
+	ssize_t n;
+	int err;
+
+	fill_begin(q, &f);
+	q->receiving = true;
+	q->polling++;
+	queue_unlock(q);
+	n = recvmsg(q->fd, &f.msg, 0);
+	err = errno;
+	queue_lock(q);
+	q->receiving = false;
+	queue_poll_end(q, 0);
+	if (fill_end(q, &f, n, err))
+		queue_receive(q);
 }
