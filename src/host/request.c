@@ -83,13 +83,40 @@ static int opts_check(const struct lio_run_opts *o)
 	return 0;
 }
 
+/* A caller's block must hold the declared fields and nothing else; what is not declared is the caller's. */
+static int args_check(const struct lambda_function *fn, const uint8_t *arg, size_t len)
+{
+	size_t at = 0;
+
+	for (uint32_t i = 0; i < fn->args.n_fields; i++) {
+		int64_t n = lambda_field_extent(&fn->args.fields[i], arg + at, len - at);
+
+		if (n < 0)
+			return host_fail(-EINVAL,
+					 "%s: its %zu bytes of arguments end within '%s'; pack "
+					 "them with lio_args()",
+					 fn->name, len, fn->args.fields[i].name);
+		at += (size_t)n;
+	}
+	if (at < len && fn->args.n_fields)
+		return host_fail(-EINVAL,
+				 "%s: %zu of its %zu bytes of arguments are all it declares; pack "
+				 "them with lio_args()",
+				 fn->name, at, len);
+	return 0;
+}
+
 static int job_args(struct job *job)
 {
 	const struct lio_function *fn = job->fn;
 	uint8_t *none;
 	size_t len;
+	int rc;
 
 	if (job->opts.arg) {
+		rc = args_check(fn->fn, job->opts.arg, job->opts.arg_len);
+		if (rc)
+			return rc;
 		job->req.arg = job->opts.arg;
 		job->req.arg_len = job->opts.arg_len;
 		return 0;

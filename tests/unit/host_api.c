@@ -367,6 +367,25 @@ static void arguments_default_or_are_asked_for_by_name(void **state)
 	lio_unload(lines);
 }
 
+static void arguments_that_are_not_as_declared_are_refused(void **state)
+{
+	struct lio_function *refuse = load("refuse"); /* one byte */
+	struct lio_run_opts opts = {.size = sizeof(opts), .arg = "ab"};
+	struct lio_file *file;
+	char buf[64];
+
+	put("data", "a\nb\n", 4);
+	file = open_in("data", O_RDONLY);
+	opts.arg_len = 0;
+	FAILS(lio_lambda_read(file, refuse, 0, LIO_TO_END, &opts, buf, 64, NULL), -EINVAL,
+	      "'byte'");
+	opts.arg_len = 2;
+	FAILS(lio_lambda_read(file, refuse, 0, LIO_TO_END, &opts, buf, 64, NULL), -EINVAL,
+	      "lio_args");
+	OK(lio_close(file));
+	lio_unload(refuse);
+}
+
 /* ---- options and results of other versions ---- */
 
 static void options_of_an_older_or_newer_caller_are_understood_or_refused(void **state)
@@ -694,6 +713,7 @@ int main(void)
 		cmocka_unit_test(output_that_does_not_fit_is_an_error_that_names_the_quota),
 		cmocka_unit_test(a_result_says_what_was_done_and_why),
 		cmocka_unit_test(arguments_default_or_are_asked_for_by_name),
+		cmocka_unit_test(arguments_that_are_not_as_declared_are_refused),
 		cmocka_unit_test(options_of_an_older_or_newer_caller_are_understood_or_refused),
 		cmocka_unit_test(what_this_version_has_not_is_refused_by_name),
 		cmocka_unit_test(features_are_listed_with_what_is_missing),
