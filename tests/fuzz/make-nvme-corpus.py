@@ -38,8 +38,8 @@ BLOCKS = 512
 SEEDS = {
     "icreq": (RAW, icreq),
     "host-term": (ICREQ, struct.pack("<BBBBIHI10x", 2, 0, 24, 0, 24, 1, 4)),
-    "connect": (ICREQ, fabrics(1, 1, (0, 31, 5000), connect(0, 0xFFFF, b"nqn.2026-01.io.lambda:fuzz"))),
-    "discovery": (ICREQ, fabrics(1, 1, (0, 31, 0), connect(0, 0xFFFF, b"nqn.2014-08.org.nvmexpress.discovery"))
+    "connect": (ICREQ, fabrics(1, 1, (0, 15, 5000), connect(0, 0xFFFF, b"nqn.2026-01.io.lambda:fuzz"))),
+    "discovery": (ICREQ, fabrics(1, 1, (0, 15, 0), connect(0, 0xFFFF, b"nqn.2014-08.org.nvmexpress.discovery"))
                   + fabrics(0, 2, (0, 0x14, 0x460001)) + capsule(sqe(6, 3, 0, 4096, cdw=(1,)))
                   + capsule(sqe(2, 4, 0, 1024, cdw=(0x70 | 255 << 16,))) + capsule(sqe(2, 5, 0, 64, cdw=(0x70 | 15 << 16, 0, 1024)))),
     "properties": (ADMIN, b"".join(fabrics(4, i, (int(o == 0), o)) for i, o in enumerate((0, 8, 0x14, 0x1C, 0x20)))
@@ -65,5 +65,5 @@ SEEDS = {
 os.makedirs(OUT, exist_ok=True)
 for name, (stage, data) in SEEDS.items():
     with open(os.path.join(OUT, name), "wb") as f:
-        # What answers an R2T must come in a later read than the command: 73 bytes at a time.
-        f.write(bytes([stage, 3 if name.startswith("write") else 0]) + data)
+        # What answers an R2T comes in a later read than what led to it: one byte at a time.
+        f.write(bytes([stage, 5 if name.startswith("write") else 0]) + data)
