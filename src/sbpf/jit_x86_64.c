@@ -3,17 +3,14 @@
  * jit_x86_64.c - the template tier: one BPF instruction, a few machine instructions, in
  * microseconds.
  *
- * Owns: the layout of a program's code, jumps, calls, fuel, entering and leaving the code.
- * Registers and encodings are in jit_x86_64_emit.h, straight-line code in jit_x86_64_insn.c;
- * docs/jit.md tells how it all fits together and what each trick gained.
+ * Owns: jumps, calls, fuel, entering and leaving the code.  Registers and encodings are in
+ * jit_x86_64_emit.h, straight-line code in jit_x86_64_insn.c, what is the same on every architecture
+ * in jit_common.c; docs/jit.md tells how it all fits together and what each trick gained.
  *
  * What the code relies on: verify.c accepted the program; GS's base is the sandbox; r11 is the
  * struct sbpf_exec; r12 the fuel left of this slice; rsp is 8 past a multiple of 16 in the body of
- * every function that calls.  Code pages are writable until they are complete and executable after
- * that, never both, and have one mapping.
+ * every function that calls.
  */
-#include <errno.h>
-#include <stdlib.h>
 #include <sys/auxv.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -22,26 +19,10 @@
 
 #include "sbpf/jit_x86_64_emit.h"
 
-#define HWCAP2_FSGSBASE 2u /* <asm/hwcap2.h>: the kernel lets programs write segment bases */
-#define FUNC_ALIGN      16u
-#define LOOP_ALIGN      64u  /* the unit in which CPUs keep decoded instructions */
+#define HWCAP2_FSGSBASE 2u   /* <asm/hwcap2.h>: the kernel lets programs write segment bases */
 #define ZERO_UNROLLED   256u /* bytes of frame zeroed without a loop */
 
 bool sbpf_x86_64_plain;
-
-typedef uint64_t (*enter_fn)(struct sbpf_exec *x, const void *func, uint64_t r1, uint64_t r2,
-			     uint64_t r10);
-
-struct x86_code {
-	struct sbpf_code code;
-	uint8_t *mem; /* starts with the entry stub */
-	size_t mem_len;
-	uint32_t used;
-	uint32_t n_insns;
-	bool fsgsbase;
-	uint32_t *func_at;
-	uint32_t *at; /* [n_insns + 1], ascending: where the code of each instruction starts */
-};
 
 /* ---- leaving a function ---- */
 
@@ -54,7 +35,7 @@ static bool wants_filler(const struct jit *j)
 	       __builtin_popcount(j->prog->funcs[j->func].writes & 15u) % 2 == 0;
 }
 
-static void leave(struct jit *j)
+void jit_arch_leave(struct jit *j)
 {
 	const struct sbpf_func *func = &j->prog->funcs[j->func];
 
@@ -66,8 +47,7 @@ static void leave(struct jit *j)
 	jit_1(j, 0xc3);
 }
 
-/* Bytes of the above. */
-static uint32_t leave_bytes(const struct jit *j)
+uint32_t jit_arch_leave_bytes(const struct jit *j)
 {
 	uint32_t writes = j->prog->funcs[j->func].writes & 15u;
 
@@ -93,30 +73,15 @@ static bool reaches(const struct jit *j, unsigned int cc, uint32_t pc, uint32_t 
 	return j->wide[target] - j->wide[pc] - start - (cc == ALWAYS ? 5 : 6) <= 127;
 }
 
-static bool is_exit(const struct jit *j, uint32_t pc)
-{
-	return j->prog->insns[pc].code == (BPF_JMP | BPF_EXIT) &&
-	       !(j->prog->insn_flags[pc] & SBPF_INSN_TAIL);
-}
-
-/*
- * Jumps to an exit all go to the function's cold one, so that it may be fused with what precedes
- * it.
- */
-static uint32_t place_of(const struct jit *j, uint32_t target)
-{
-	return is_exit(j, target) ? j->cold_at[j->func] : j->at[target];
-}
-
 static void jump_to(struct jit *j, unsigned int cc, uint32_t pc, uint32_t target)
 {
-	if (is_exit(j, target) && cc == ALWAYS) {
-		leave(j);
-	} else if (!is_exit(j, target) && reaches(j, cc, pc, target)) {
+	if (jit_is_exit(j, target) && cc == ALWAYS) {
+		jit_arch_leave(j);
+	} else if (!jit_is_exit(j, target) && reaches(j, cc, pc, target)) {
 		jit_1(j, cc == ALWAYS ? 0xeb : 0x70 | cc);
 		jit_1(j, (uint8_t)(j->at[target] - (jit_here(j) + 1)));
 	} else {
-		jit_near(j, cc == ALWAYS ? 0xe9 : 0x180 | cc, place_of(j, target));
+		jit_near(j, cc == ALWAYS ? 0xe9 : 0x180 | cc, jit_place_of(j, target));
 	}
 }
 
@@ -127,23 +92,13 @@ static void save_pc(struct jit *j, uint32_t pc)
 	jit_exec(j, false, 0xc7, 0, offsetof(struct sbpf_exec, pc));
 	jit_4(j, pc);
 }
-/*
- * Cold code stands behind the function: one way out for conditional exits, then a stub for each
- * charge.  All stubs are of one size, so that the n-th has a known place.
- */
-#define COLD_BYTES 18u
+const uint32_t jit_arch_stub_bytes = 18;
 
-static uint32_t next_cold(struct jit *j)
-{
-	return j->cold_at[j->func] + leave_bytes(j) + COLD_BYTES * j->colds++;
-}
-
-static void cold_stub(struct jit *j, uint32_t pc, uint32_t resume)
+void jit_arch_stub(struct jit *j, uint32_t pc, uint32_t resume)
 {
 	save_pc(j, pc);
 	jit_near(j, 0xe8, j->refuel_at);
 	jit_near(j, 0xe9, resume);
-	jit_flush(j);
 }
 
 /* sub and jcc are one operation to the machine, and its borrow is the check. */
@@ -152,22 +107,10 @@ static void charge(struct jit *j, uint32_t cost)
 	jit_alu_ri(j, true, ALU_SUB, JIT_FUEL, (int32_t)cost);
 }
 
-/* Bytes of the charge and the long jump to the stub that stand before a local call. */
-static uint32_t charged_bytes(uint32_t cost)
+/* The charge and the long jump to the stub. */
+uint32_t jit_arch_charged_bytes(const struct jit *j, uint32_t cost)
 {
 	return (cost <= INT8_MAX ? 4 : 7) + 6;
-}
-
-static uint32_t callee(const struct sbpf_program *prog, uint32_t pc)
-{
-	return sbpf_func_at(prog, (uint32_t)((int64_t)pc + 1 + prog->insns[pc].imm));
-}
-
-static uint32_t callee_cost(const struct sbpf_program *prog, uint32_t pc)
-{
-	const struct sbpf_func *func = &prog->funcs[callee(prog, pc)];
-
-	return func->end - func->start;
 }
 
 /* A taken jump backwards. */
@@ -175,28 +118,7 @@ static void back_edge(struct jit *j, uint32_t pc, uint32_t target)
 {
 	charge(j, sbpf_back_edge_cost(pc, target));
 	jump_to(j, CC_AE, pc, target);
-	jit_near(j, 0xe9, next_cold(j));
-}
-
-/* The stubs come in the order in which the function's code used them. */
-static void cold_code(struct jit *j)
-{
-	const struct sbpf_program *prog = j->prog;
-	const struct sbpf_func *func = &prog->funcs[j->func];
-
-	j->cold_at[j->func] = j->off;
-	leave(j);
-	jit_flush(j);
-	for (uint32_t pc = func->start; pc < func->end; pc++) {
-		const struct sbpf_insn *insn = &prog->insns[pc];
-
-		if (prog->insn_flags[pc] & SBPF_INSN_TAIL)
-			continue;
-		if (sbpf_is_jump(insn) && sbpf_jump_target(insn, pc) <= pc)
-			cold_stub(j, pc, place_of(j, (uint32_t)sbpf_jump_target(insn, pc)));
-		else if (insn->code == (BPF_JMP | BPF_CALL) && insn->src == BPF_CALL_LOCAL)
-			cold_stub(j, pc, j->at[pc] + charged_bytes(callee_cost(prog, pc)));
-	}
+	jit_near(j, 0xe9, jit_next_stub(j));
 }
 
 /* ---- control flow ---- */
@@ -302,7 +224,7 @@ static uint32_t jump(struct jit *j, uint32_t pc)
 		return 2;
 	compare(j, insn);
 	cc = cc_of[BPF_OP(insn->code) >> 4];
-	if (target == pc + 2 && is_exit(j, pc + 1)) {
+	if (target == pc + 2 && jit_is_exit(j, pc + 1)) {
 		jump_to(j, cc ^ 1u, pc, pc + 1);
 		return 2;
 	}
@@ -351,11 +273,11 @@ static void local_call(struct jit *j, uint32_t pc)
 	const struct sbpf_program *prog = j->prog;
 	uint32_t frame = prog->funcs[j->func].frame;
 
-	charge(j, callee_cost(prog, pc));
-	jit_near(j, 0x180 | CC_B, next_cold(j));
+	charge(j, jit_callee_cost(prog, pc));
+	jit_near(j, 0x180 | CC_B, jit_next_stub(j));
 	if (frame)
 		jit_alu_ri(j, false, ALU_SUB, RBP, (int32_t)frame);
-	jit_near(j, 0xe8, j->func_at[callee(prog, pc)]);
+	jit_near(j, 0xe8, j->func_at[jit_callee(prog, pc)]);
 	if (frame)
 		jit_alu_ri(j, false, ALU_ADD, RBP, (int32_t)frame);
 	zero_unset(j, 0x3e);
@@ -401,7 +323,7 @@ static void zero_frame(struct jit *j, int32_t bytes)
 	j->p[-1] = (uint8_t)(loop - j->p);
 }
 
-static void prologue(struct jit *j)
+void jit_arch_prologue(struct jit *j)
 {
 	const struct sbpf_func *func = &j->prog->funcs[j->func];
 	uint8_t flags = j->func_flags[j->func];
@@ -417,10 +339,9 @@ static void prologue(struct jit *j)
 		zero_frame(j, (int32_t)func->frame);
 		zero_unset(j, 1 | (uint32_t)func->writes << 6);
 	}
-	jit_flush(j);
 }
 
-static uint32_t translate(struct jit *j, uint32_t pc)
+uint32_t jit_arch_translate(struct jit *j, uint32_t pc)
 {
 	const struct sbpf_insn *insn = &j->prog->insns[pc];
 	uint32_t n = 1;
@@ -430,7 +351,7 @@ static uint32_t translate(struct jit *j, uint32_t pc)
 	if (sbpf_is_jump(insn)) {
 		n = jump(j, pc);
 	} else if (BPF_OP(insn->code) == BPF_EXIT) {
-		leave(j);
+		jit_arch_leave(j);
 	} else {
 		if (insn->src == BPF_CALL_LOCAL)
 			local_call(j, pc);
@@ -442,7 +363,7 @@ static uint32_t translate(struct jit *j, uint32_t pc)
 	return n;
 }
 
-static void align(struct jit *j, uint32_t to)
+void jit_arch_pad(struct jit *j, uint32_t bytes)
 {
 	static const uint8_t nops[9][9] = {
 		/* the forms that Intel and AMD recommend */
@@ -456,52 +377,14 @@ static void align(struct jit *j, uint32_t to)
 		{0x0f, 0x1f, 0x84, 0x00, 0x00, 0x00, 0x00, 0x00},
 		{0x66, 0x0f, 0x1f, 0x84, 0x00, 0x00, 0x00, 0x00, 0x00},
 	};
-	uint32_t pad = -j->off % to;
 
-	if (j->pass == 0) {
-		j->off += to - 1;
-		return;
-	}
-	while (pad) {
-		uint32_t n = pad < 9 ? pad : 9;
+	while (bytes) {
+		uint32_t n = bytes < 9 ? bytes : 9;
 
 		memcpy(j->p, nops[n - 1], n);
 		j->p += n;
-		pad -= n;
+		bytes -= n;
 	}
-	jit_flush(j);
-}
-
-static void function(struct jit *j, uint32_t f)
-{
-	const struct sbpf_program *prog = j->prog;
-	const struct sbpf_func *func = &prog->funcs[f];
-	uint32_t *where = j->pass ? j->at : j->wide;
-
-	j->func = f;
-	j->colds = 0;
-	align(j, FUNC_ALIGN);
-	j->func_at[f] = j->off;
-	prologue(j);
-	for (uint32_t pc = func->start; pc < func->end;) {
-		uint32_t n;
-
-		if (prog->insn_flags[pc] & SBPF_INSN_LEADER) {
-			j->zext = 1u << 10;
-			j->flags = JIT_NO_FLAGS;
-		}
-		if (prog->insn_flags[pc] & SBPF_INSN_LOOP)
-			align(j, LOOP_ALIGN);
-		if (j->mem && where[pc] != j->off)
-			j->broken = true;
-		where[pc] = j->off;
-		n = translate(j, pc);
-		jit_flush(j);
-		while (--n)
-			where[++pc] = j->off;
-		pc++;
-	}
-	cold_code(j);
 }
 
 /* ---- the code around the functions ---- */
@@ -554,134 +437,42 @@ static void refuel_routine(struct jit *j)
 	jit_flush(j);
 }
 
-static void generate(struct jit *j, unsigned int pass, uint8_t *mem, uint32_t len)
+void jit_arch_around(struct jit *j)
 {
-	const struct sbpf_program *prog = j->prog;
-
-	j->pass = pass;
-	j->mem = mem;
-	j->mem_len = len;
-	j->p = j->piece;
-	j->off = 0;
 	enter_stub(j);
 	refuel_routine(j);
-	for (uint32_t f = 0; f < prog->n_funcs; f++)
-		if (prog->funcs[f].reachable)
-			function(j, f);
-		else /* keeps the places ascending */
-			for (uint32_t pc = prog->funcs[f].start; pc < prog->funcs[f].end; pc++)
-				(pass ? j->at : j->wide)[pc] = j->off;
-	(pass ? j->at : j->wide)[prog->n_insns] = j->off;
 }
 
 /* ---- the engine ---- */
 
-/* What each function needs around it. */
-static void survey(const struct sbpf_program *prog, uint8_t *func_flags)
+const uint32_t jit_arch_loop_align = 64; /* the unit in which CPUs keep decoded instructions */
+const uint8_t jit_arch_filler = 0xcc;
+
+int jit_arch_rights(void)
 {
-	for (uint32_t i = 0; i < prog->n_entries; i++)
-		func_flags[prog->entries[i].func] |= JIT_FUNC_ENTRY;
-	for (uint32_t f = 0; f < prog->n_funcs; f++) {
-		const struct sbpf_func *func = &prog->funcs[f];
-
-		for (uint32_t pc = func->start; func->reachable && pc < func->end; pc++) {
-			const struct sbpf_insn *insn = &prog->insns[pc];
-
-			if (insn->code != (BPF_JMP | BPF_CALL) ||
-			    (prog->insn_flags[pc] & SBPF_INSN_TAIL))
-				continue;
-			func_flags[f] |= JIT_FUNC_CALLS;
-			if (insn->src == BPF_CALL_LOCAL)
-				func_flags[callee(prog, pc)] |= JIT_FUNC_CALLED;
-		}
-	}
-}
-
-static void x86_free(struct sbpf_code *code)
-{
-	struct x86_code *xc = (struct x86_code *)code;
-
-	if (xc->mem)
-		munmap(xc->mem, xc->mem_len);
-	free(xc->func_at);
-	free(xc->at);
-	free(xc);
-}
-
-/* Generate into fresh pages, then take away the right to write and give that to execute. */
-static int write_code(struct jit *j, struct x86_code *xc, struct sbpf_error *err)
-{
-	size_t page = (size_t)sysconf(_SC_PAGESIZE);
-	void *mem;
-
-	xc->used = j->off;
-	xc->code.code_bytes = xc->used;
-	xc->mem_len = (xc->used + page - 1) / page * page;
-	mem = mmap(NULL, xc->mem_len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (mem == MAP_FAILED)
-		return sbpf_fail(err, j->prog, -errno, -1, "no memory for %zu bytes of code",
-				 xc->mem_len);
-	xc->mem = mem;
-	memset(xc->mem + xc->used, 0xcc, xc->mem_len - xc->used);
-	generate(j, 2, xc->mem, xc->used);
-	if (j->broken || j->off != xc->used)
-		return sbpf_fail(
-			err, j->prog, -EFAULT, -1,
-			"the template tier lost count of its code: a bug; use another tier");
-	if (mprotect(xc->mem, xc->mem_len, PROT_READ | PROT_EXEC))
-		return sbpf_fail(err, j->prog, -errno, -1,
-				 "this system does not let the process make code executable; "
-				 "use the interpreter");
-	return 0;
+	return PROT_READ | PROT_EXEC;
 }
 
 static int x86_compile(const struct sbpf_program *prog, struct sbpf_code **out,
 		       struct sbpf_error *err)
 {
-	struct x86_code *xc = calloc(1, sizeof(*xc));
-	uint32_t *wide = malloc((prog->n_insns + 1) * sizeof(*wide));
-	uint32_t *cold_at = calloc(prog->n_funcs, sizeof(*cold_at));
-	uint8_t *func_flags = calloc(prog->n_funcs, 1);
-	struct jit j = {.prog = prog, .func_flags = func_flags, .wide = wide, .cold_at = cold_at};
-	int r = -ENOMEM;
+	struct jit j = {.bmi2 = !sbpf_x86_64_plain && __builtin_cpu_supports("bmi2")};
+	struct jit_code *jc;
+	int r = jit_compile(&j, prog, &jc, err);
 
-	if (xc) {
-		xc->at = calloc(prog->n_insns + 1, sizeof(*xc->at));
-		xc->func_at = calloc(prog->n_funcs, sizeof(*xc->func_at));
-	}
-	if (!xc || !wide || !cold_at || !func_flags || !xc->at || !xc->func_at) {
-		sbpf_fail(err, prog, r, -1, "out of memory to compile %u instructions",
-			  prog->n_insns);
-		goto out;
-	}
-	xc->n_insns = prog->n_insns;
-	xc->fsgsbase = !sbpf_x86_64_plain && (getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE);
-	j.at = xc->at;
-	j.func_at = xc->func_at;
-	j.bmi2 = !sbpf_x86_64_plain && __builtin_cpu_supports("bmi2");
-	survey(prog, func_flags);
-	generate(&j, 0, NULL, 0);
-	generate(&j, 1, NULL, 0);
-	r = write_code(&j, xc, err);
-out:
-	free(wide);
-	free(cold_at);
-	free(func_flags);
-	if (r) {
-		if (xc)
-			x86_free(&xc->code);
+	if (r)
 		return r;
-	}
-	*out = &xc->code;
+	jc->fsgsbase = !sbpf_x86_64_plain && (getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE);
+	*out = &jc->code;
 	return 0;
 }
 
 /* The thread's GS base may be someone's (another such runtime's, an emulator's): it is put back. */
-static void *gs_exchange(const struct x86_code *xc, void *base)
+static void *gs_exchange(const struct jit_code *jc, void *base)
 {
 	unsigned long old;
 
-	if (xc->fsgsbase) {
+	if (jc->fsgsbase) {
 		__asm__ volatile("rdgsbase %0" : "=r"(old));
 		__asm__ volatile("wrgsbase %0" ::"r"(base));
 	} else {
@@ -693,87 +484,26 @@ static void *gs_exchange(const struct x86_code *xc, void *base)
 
 static void x86_leave(struct sbpf_exec *x)
 {
-	gs_exchange((const struct x86_code *)x->code, x->saved_sp);
+	gs_exchange((const struct jit_code *)x->code, x->saved_sp);
 }
 
-/*
- * Clang's sanitizers and CFI look for a type in front of what a pointer calls; generated code has
- * none.
- */
-#if defined(__clang__)
-#define CALLS_GENERATED_CODE __attribute__((no_sanitize("function", "cfi-icall")))
-#else
-#define CALLS_GENERATED_CODE
-#endif
-
-CALLS_GENERATED_CODE
 static uint64_t x86_run(struct sbpf_exec *x, uint32_t func, uint64_t r1, uint64_t r2, uint64_t r10)
 {
-	const struct x86_code *xc = (const struct x86_code *)x->code;
-	const struct sbpf_func *f = &x->prog->funcs[func];
-	enter_fn enter = (enter_fn)(uintptr_t)xc->mem;
 	uint64_t r0;
 
-	x->saved_sp = gs_exchange(xc, x->base);
-	x->pc = f->start;
-	sbpf_exec_charge(x, f->end - f->start);
-	r0 = enter(x, xc->mem + xc->func_at[func], r1, r2, r10);
+	x->saved_sp = gs_exchange((const struct jit_code *)x->code, x->base);
+	r0 = jit_enter(x, func, r1, r2, r10);
 	x86_leave(x);
 	return r0;
-}
-
-/* The last instruction whose code starts at or before the place; helpers and fuel left a note. */
-static int64_t x86_locate(const struct sbpf_exec *x)
-{
-	const struct x86_code *xc = (const struct x86_code *)x->code;
-	uintptr_t place = x->host_pc - (uintptr_t)xc->mem;
-	uint32_t lo = 0, hi = xc->n_insns;
-
-	if (!x->host_pc || place >= xc->used)
-		return x->pc;
-	while (lo < hi) {
-		uint32_t mid = lo + (hi - lo) / 2;
-
-		if (xc->at[mid] <= place)
-			lo = mid + 1;
-		else
-			hi = mid;
-	}
-	return (int64_t)lo - 1;
-}
-
-/*
- * Some systems forbid what this tier lives on (SELinux, systemd's MemoryDenyWriteExecute): try it
- * once.
- */
-static bool code_allowed;
-
-static void try_code(void)
-{
-	size_t page = (size_t)sysconf(_SC_PAGESIZE);
-	void *mem = mmap(NULL, page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-
-	if (mem == MAP_FAILED)
-		return;
-	code_allowed = mprotect(mem, page, PROT_READ | PROT_EXEC) == 0;
-	munmap(mem, page);
-}
-
-static const char *x86_missing(void)
-{
-	static pthread_once_t once = PTHREAD_ONCE_INIT;
-
-	pthread_once(&once, try_code);
-	return code_allowed ? NULL : "this system does not let a process make code executable";
 }
 
 const struct sbpf_engine sbpf_engine_x86_64 = {
 	.name = "template",
 	.tier = SBPF_TIER_TEMPLATE,
-	.missing = x86_missing,
+	.missing = jit_missing,
 	.compile = x86_compile,
-	.free = x86_free,
+	.free = jit_free,
 	.run = x86_run,
 	.leave = x86_leave,
-	.locate = x86_locate,
+	.locate = jit_locate,
 };

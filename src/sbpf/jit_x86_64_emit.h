@@ -1,19 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * jit_x86_64_emit.h - machine code, one instruction at a time: where BPF registers live, the state
- * of a compilation, and x86-64 encodings.  What code to write is decided in jit_x86_64_insn.c
- * (straight line) and jit_x86_64.c (control flow).
- *
- * Code is written in pieces, each the translation of one BPF instruction (or of a few that were
- * fused) and far smaller than the piece buffer; jit_flush() appends a piece to the code with a
- * bounds check.
+ * jit_x86_64_emit.h - machine code, one instruction at a time: where BPF registers live, and x86-64
+ * encodings.  What code to write is decided in jit_x86_64_insn.c (straight line) and jit_x86_64.c
+ * (control flow).
  */
 #ifndef SBPF_JIT_X86_64_EMIT_H
 #define SBPF_JIT_X86_64_EMIT_H
 
-#include <string.h>
-
-#include "sbpf/internal.h"
+#include "sbpf/jit_common.h"
 
 /* clang-format off */
 enum jit_reg {
@@ -40,111 +34,13 @@ static const uint8_t jit_host[11] = { RAX, RDI, RSI, RDX, R8, R9, RBX, R13, R14,
 #define JIT_EXEC R11 /* struct sbpf_exec * */
 /* clang-format on */
 
-/* The longest piece is a prologue that zeroes 256 bytes of stack, about 190 bytes. */
-#define JIT_PIECE 512u
-
-#define JIT_NO_FLAGS 0xffu
-
-struct jit {
-	const struct sbpf_program *prog;
-	const uint8_t *func_flags; /* JIT_FUNC_* of each function */
-
-	/* the piece being written */
-	uint8_t *p;
-	uint32_t off; /* of its first byte in the code */
-	uint8_t piece[JIT_PIECE];
-
-	/*
-	 * The code is generated three times: with every jump long and every alignment at its
-	 * worst (pass 0, fills wide), with jumps short where pass 0 proves that they reach
-	 * (pass 1, fills at), and once more into memory (pass 2).
-	 */
-	unsigned int pass;
-	uint32_t *wide;    /* [n_insns + 1] upper bounds of distances between instructions */
-	uint32_t *at;      /* [n_insns + 1] where each instruction's code is */
-	uint32_t *func_at; /* [n_funcs] prologues */
-	uint32_t *cold_at; /* [n_funcs] a function's refuelling stubs */
-	uint8_t *mem;      /* the code in pass 2, else NULL */
-	uint32_t mem_len;
-	uint32_t refuel_at; /* the routine that stubs call */
-	bool broken;        /* a piece that does not fit: a bug, reported instead of written */
-
-	/* the function and the block being translated */
-	uint32_t func;
-	uint32_t colds;  /* stubs used so far */
-	uint16_t zext;   /* bit r: the upper half of r is known to be zero */
-	uint8_t flags;   /* ZF is that of this register's value … */
-	bool flags_64;   /* … in this width; JIT_NO_FLAGS if of none */
-	bool saved_regs; /* the prologue pushed something: exits pop */
-	bool bmi2;
-};
-
 /* Tests: compile as for a machine without BMI2 and FSGSBASE. */
 extern bool sbpf_x86_64_plain;
-
-#define JIT_FUNC_CALLED 0x01u /* by another function: its frame is zeroed */
-#define JIT_FUNC_CALLS  0x02u /* it calls: the host's stack is kept aligned */
-#define JIT_FUNC_ENTRY  0x04u
 
 /*
  * jit_x86_64_insn.c: everything but jumps, calls and exits; returns how many instructions it ate.
  */
 uint32_t jit_straight(struct jit *j, uint32_t pc);
-
-/* Can the instruction at pc be translated together with the one before it? */
-static inline bool jit_fusible(const struct jit *j, uint32_t pc)
-{
-	return pc < j->prog->funcs[j->func].end &&
-	       !(j->prog->insn_flags[pc] & (SBPF_INSN_LEADER | SBPF_INSN_TAIL));
-}
-
-static inline bool jit_is_zext(const struct jit *j, unsigned int r)
-{
-	return j->zext >> r & 1;
-}
-
-static inline void jit_set_zext(struct jit *j, unsigned int r, bool zext)
-{
-	j->zext = (uint16_t)((j->zext & ~(1u << r)) | (unsigned int)zext << r);
-}
-
-/* ---- bytes ---- */
-
-static inline void jit_1(struct jit *j, unsigned int byte)
-{
-	*j->p++ = (uint8_t)byte;
-}
-
-static inline void jit_4(struct jit *j, uint32_t v)
-{
-	memcpy(j->p, &v, 4);
-	j->p += 4;
-}
-
-static inline void jit_8(struct jit *j, uint64_t v)
-{
-	memcpy(j->p, &v, 8);
-	j->p += 8;
-}
-
-static inline uint32_t jit_here(const struct jit *j)
-{
-	return j->off + (uint32_t)(j->p - j->piece);
-}
-
-static inline void jit_flush(struct jit *j)
-{
-	uint32_t len = (uint32_t)(j->p - j->piece);
-
-	if (j->mem) {
-		if (len > j->mem_len - j->off)
-			j->broken = true;
-		else
-			memcpy(j->mem + j->off, j->piece, len);
-	}
-	j->off += len;
-	j->p = j->piece;
-}
 
 /* ---- instructions ---- */
 

@@ -27,16 +27,6 @@
 #define OP_STORE_K8 0xc6u
 #define OP_STORE_K  0xc7u
 
-static bool is_64(const struct sbpf_insn *insn)
-{
-	return BPF_CLASS(insn->code) == BPF_ALU64;
-}
-
-static bool is_alu(const struct sbpf_insn *insn)
-{
-	return BPF_CLASS(insn->code) == BPF_ALU64 || BPF_CLASS(insn->code) == BPF_ALU;
-}
-
 /* ZF now tells whether dst is zero. */
 static void flags_of(struct jit *j, unsigned int dst, bool w)
 {
@@ -151,7 +141,7 @@ static uint32_t move(struct jit *j, uint32_t pc)
 {
 	const struct sbpf_insn *insn = &j->prog->insns[pc], *next = insn + 1;
 	unsigned int dst = jit_host[insn->dst], src = jit_host[insn->src];
-	bool w = is_64(insn), sign, known = w || jit_is_zext(j, insn->src);
+	bool w = jit_is_64(insn), sign, known = w || jit_is_zext(j, insn->src);
 	unsigned int bits;
 
 	if (insn->off) {
@@ -160,14 +150,15 @@ static uint32_t move(struct jit *j, uint32_t pc)
 		return 1;
 	}
 	/* A 32-bit operation only looks at the low half, a 64-bit one needs a true copy first. */
-	if (jit_fusible(j, pc + 1) && is_alu(next) && next->dst == insn->dst) {
+	if (jit_fusible(j, pc + 1) && jit_is_alu(next) && next->dst == insn->dst) {
 		if (known && jit_fusible(j, pc + 2) && (bits = extension_at(j, pc + 1, &sign))) {
 			extend(j, true, bits, sign, dst, src);
 			jit_set_zext(j, insn->dst, !sign);
 			return 3;
 		}
-		if ((known || !is_64(next)) && move_and(j, next, is_64(next), dst, src)) {
-			jit_set_zext(j, insn->dst, !is_64(next) || BPF_OP(next->code) == BPF_AND);
+		if ((known || !jit_is_64(next)) && move_and(j, next, jit_is_64(next), dst, src)) {
+			jit_set_zext(j, insn->dst,
+				     !jit_is_64(next) || BPF_OP(next->code) == BPF_AND);
 			return 2;
 		}
 	}
@@ -372,7 +363,7 @@ static void divide_x(struct jit *j, const struct division *d, unsigned int src)
 static void divide(struct jit *j, const struct sbpf_insn *insn)
 {
 	struct division d = {.reg = insn->dst,
-			     .w = is_64(insn),
+			     .w = jit_is_64(insn),
 			     .mod = BPF_OP(insn->code) == BPF_MOD,
 			     .sign = insn->off == 1};
 
@@ -382,34 +373,10 @@ static void divide(struct jit *j, const struct sbpf_insn *insn)
 		divide_x(j, &d, jit_host[insn->src]);
 }
 
-/* Is the upper half of dst zero after this 64-bit operation? */
-static bool zext_after(const struct jit *j, const struct sbpf_insn *insn)
-{
-	switch (insn->code) {
-	case BPF_ALU64 | BPF_MOV | BPF_K:
-		return insn->imm >= 0;
-	case BPF_ALU64 | BPF_AND | BPF_K:
-		return insn->imm >= 0 || jit_is_zext(j, insn->dst);
-	case BPF_ALU64 | BPF_RSH | BPF_K:
-		return (insn->imm & 63) >= 32 || jit_is_zext(j, insn->dst);
-	case BPF_ALU64 | BPF_RSH | BPF_X:
-		return jit_is_zext(j, insn->dst);
-	case BPF_ALU64 | BPF_AND | BPF_X:
-		return jit_is_zext(j, insn->dst) || jit_is_zext(j, insn->src);
-	case BPF_ALU64 | BPF_OR | BPF_X:
-	case BPF_ALU64 | BPF_XOR | BPF_X:
-		return jit_is_zext(j, insn->dst) && jit_is_zext(j, insn->src);
-	case BPF_ALU64 | BPF_END:
-		return insn->imm != 64;
-	default:
-		return false;
-	}
-}
-
 static void alu_k(struct jit *j, const struct sbpf_insn *insn)
 {
 	unsigned int reg = insn->dst, dst = jit_host[reg];
-	bool w = is_64(insn);
+	bool w = jit_is_64(insn);
 
 	switch (BPF_OP(insn->code)) {
 	case BPF_ADD:
@@ -457,7 +424,7 @@ static void alu_k(struct jit *j, const struct sbpf_insn *insn)
 static void alu_x(struct jit *j, const struct sbpf_insn *insn)
 {
 	unsigned int dst = jit_host[insn->dst], src = jit_host[insn->src];
-	bool w = is_64(insn);
+	bool w = jit_is_64(insn);
 	enum jit_alu op = ALU_ADD;
 
 	switch (BPF_OP(insn->code)) {
@@ -508,8 +475,7 @@ static uint32_t alu(struct jit *j, uint32_t pc)
 		jit_set_zext(j, insn->dst, !sign);
 		return 2;
 	}
-	zext = BPF_OP(insn->code) == BPF_END ? insn->imm != 64
-					     : !is_64(insn) || zext_after(j, insn);
+	zext = jit_zext_after(j, insn);
 	if (BPF_SRC(insn->code) == BPF_K)
 		alu_k(j, insn);
 	else
