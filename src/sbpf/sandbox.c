@@ -103,13 +103,57 @@ static int reserve(struct sbpf_sandbox *sb)
 	return 0;
 }
 
+/*
+ * Emulators (qemu-user) know neither of the two calls that read-only windows live on: mremap from
+ * length 0, and MADV_REMOVE, which they ignore.  There the pages are a memory file's and are cleared
+ * by hand.
+ */
+static bool emulated;
+
+static void look_for_emulator(void)
+{
+	void *p = mmap(NULL, SBPF_PAGE, PROT_READ, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	void *twice;
+
+	if (p == MAP_FAILED)
+		return;
+	twice = mremap(p, 0, SBPF_PAGE, MREMAP_MAYMOVE);
+	emulated = twice == MAP_FAILED;
+	if (!emulated)
+		munmap(twice, SBPF_PAGE);
+	munmap(p, SBPF_PAGE);
+}
+
+static int map_memory_file(struct sbpf_sandbox *sb)
+{
+	const int flags = MAP_SHARED | MAP_NORESERVE;
+	int fd = memfd_create("sbpf", MFD_CLOEXEC), r = 0;
+	void *p = MAP_FAILED;
+
+	if (fd >= 0 && !ftruncate(fd, SBPF_WRITABLE_FROM))
+		p = mmap(NULL, SBPF_WRITABLE_FROM, PROT_READ | PROT_WRITE, flags, fd, 0);
+	if (p != MAP_FAILED) {
+		sb->alias = p;
+		p = mmap(sb->base, SBPF_WRITABLE_FROM, PROT_NONE, flags | MAP_FIXED, fd, 0);
+		sb->lost = p == MAP_FAILED;
+	}
+	if (p == MAP_FAILED)
+		r = -errno;
+	if (fd >= 0)
+		close(fd);
+	return r;
+}
+
 /* The read-only windows' pages: inaccessible to the program until a window grows over them. */
 static int map_readonly(struct sbpf_sandbox *sb)
 {
-	/* Not a memory file: making one long enough is refused, and kills, below the file size limit. */
-	void *p = mmap(NULL, SBPF_WRITABLE_FROM, PROT_READ | PROT_WRITE,
-		       MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	void *p;
 
+	if (emulated)
+		return map_memory_file(sb);
+	/* Not a memory file: making one long enough is refused, and kills, below the file size limit. */
+	p = mmap(NULL, SBPF_WRITABLE_FROM, PROT_READ | PROT_WRITE,
+		 MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (p == MAP_FAILED)
 		return -errno;
 	sb->alias = p;
@@ -153,10 +197,12 @@ static int window_protect(struct sbpf_sandbox *sb, enum sbpf_window win, uint64_
 static int window_drop(struct sbpf_sandbox *sb, enum sbpf_window win, uint64_t from, uint64_t to)
 {
 	uint64_t at = windows[win].offset + from;
-	int r;
+	int r = 0;
 
 	if (sbpf_window_writable(win))
 		r = madvise(sb->base + at, to - from, MADV_DONTNEED);
+	else if (emulated)
+		memset(sb->alias + at, 0, to - from);
 	else
 		r = madvise(sb->alias + at, to - from, MADV_REMOVE);
 	return r ? -errno : 0;
@@ -373,12 +419,13 @@ int sbpf_sandbox_reset(struct sbpf_sandbox *sb)
 
 static unsigned int pool_cap;
 
-static void count_cores(void)
+static void first_time(void)
 {
 	long cores = sysconf(_SC_NPROCESSORS_ONLN);
 
 	pool_cap = cores > 0 ? 2 * (unsigned int)cores : 2;
 	watch_forks();
+	look_for_emulator();
 }
 
 static struct sbpf_sandbox *pool_take(struct sbpf_program *prog)
@@ -423,7 +470,7 @@ int sbpf_sandbox_get(struct sbpf_program *prog, struct sbpf_sandbox **out)
 	struct sbpf_sandbox *sb;
 	int r = 0;
 
-	pthread_once(&once, count_cores);
+	pthread_once(&once, first_time);
 	sbpf_fault_install();
 	*out = NULL;
 	/* One that a fork copied shares its read-only pages with the parent's: not ours to use. */
