@@ -298,6 +298,8 @@ struct sbpf_engine {
 extern const struct sbpf_engine sbpf_engine_interp;
 #if defined(__x86_64__)
 extern const struct sbpf_engine sbpf_engine_x86_64;
+#elif defined(__aarch64__)
+extern const struct sbpf_engine sbpf_engine_aarch64;
 #endif
 #if defined(SBPF_WITH_LLVM)
 extern const struct sbpf_engine sbpf_engine_llvm; /* tier_llvm.c */

@@ -409,6 +409,8 @@ static const struct sbpf_engine *const engines[N_TIERS] = {
 	[SBPF_TIER_INTERP] = &sbpf_engine_interp,
 #if defined(__x86_64__)
 	[SBPF_TIER_TEMPLATE] = &sbpf_engine_x86_64,
+#elif defined(__aarch64__)
+	[SBPF_TIER_TEMPLATE] = &sbpf_engine_aarch64,
 #endif
 #if defined(SBPF_WITH_LLVM)
 	[SBPF_TIER_LLVM] = &sbpf_engine_llvm,
@@ -442,7 +444,7 @@ const char *sbpf_tier_missing(enum sbpf_tier tier)
 		if (engines[tier])
 			return engines[tier]->missing ? engines[tier]->missing() : NULL;
 		return tier == SBPF_TIER_LLVM ? "the LLVM tier is not part of this build"
-					      : "the template tier knows x86-64 only";
+					      : "the template tier knows x86-64 and aarch64 only";
 	}
 	return "there is no such tier";
 }
