@@ -263,6 +263,7 @@ void ctrl_loop_buffer_wait(struct ctrl_loop *loop, struct ctrl_buffer_wait *w)
 	else
 		b->first = w;
 	b->last = w;
+	b->n_waiting++;
 }
 
 void ctrl_loop_buffer_unwait(struct ctrl_loop *loop, struct ctrl_buffer_wait *w)
@@ -272,6 +273,7 @@ void ctrl_loop_buffer_unwait(struct ctrl_loop *loop, struct ctrl_buffer_wait *w)
 	if (!w->waiting)
 		return;
 	w->waiting = false;
+	b->n_waiting--;
 	if (w->next)
 		w->next->prev = w->prev;
 	else
@@ -286,12 +288,12 @@ void ctrl_loop_buffer_unwait(struct ctrl_loop *loop, struct ctrl_buffer_wait *w)
 void buffers_wake(struct ctrl_loop *loop)
 {
 	struct buffers *b = &loop->buffers;
-	struct ctrl_buffer_wait *last = b->last; /* who waits again within goes to the next round */
+	uint32_t n = b->n_waiting; /* who waits again within goes to the next round */
 
 	if (!b->returned)
 		return;
 	b->returned = false;
-	while (b->first && available(b, b->first->len)) {
+	while (b->first && n-- && available(b, b->first->len)) {
 		struct ctrl_buffer_wait *w = b->first;
 
 		ctrl_loop_buffer_unwait(loop, w);
@@ -299,7 +301,5 @@ void buffers_wake(struct ctrl_loop *loop)
 		b->waking = true;
 		w->ready(w);
 		b->waking = false;
-		if (w == last)
-			break;
 	}
 }

@@ -57,6 +57,7 @@ struct buffers {
 	bool waking;
 	bool returned; /* since the last wake */
 	struct ctrl_buffer_wait *first, *last;
+	uint32_t n_waiting;
 };
 
 int buffers_init(struct ctrl_loop *loop, uint32_t max_transfer, uint64_t memory);
