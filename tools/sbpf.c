@@ -165,6 +165,11 @@ int tool_fail(const char *what, int err, const char *text)
 	put_printable(text, why);
 	fprintf(stderr, " (%s)", name ? name : "EIO");
 	put_printable(text + why, strlen(text + why));
+	if (!fix)
+		fprintf(stderr, "; %s",
+			abs(err) == ENOEXEC  ? "compile it again with clang 14 to 19"
+			: abs(err) == ENOMEM ? "free some memory"
+					     : "see \"sbpf --help\"");
 	fputc('\n', stderr);
 	return TOOL_FAILED;
 }
@@ -202,15 +207,19 @@ static int read_stream(FILE *f, uint8_t **out, size_t *len)
 int tool_read(const char *path, uint8_t **out, size_t *len)
 {
 	FILE *f = strcmp(path, "-") ? fopen(path, "re") : stdin;
-	int r = f ? read_stream(f, out, len) : -errno;
+	char text[128];
+	int r;
 
+	*out = NULL;
+	r = f ? read_stream(f, out, len) : -errno;
 	if (f && f != stdin)
 		fclose(f);
 	if (!r)
 		return 0;
-	if (f)
-		free(*out);
-	return tool_fail(path, r, strerror(-r));
+	free(*out);
+	*out = NULL;
+	snprintf(text, sizeof(text), "%s; check the path", strerror(-r));
+	return tool_fail(path, r, text);
 }
 
 static int hex_digit(int c)
@@ -325,6 +334,11 @@ static int run(const char *what, struct sbpf_program *prog, const struct tool_op
 	return r ? tool_fail(what, r, err.text) : 0;
 }
 
+static const char *plural(uint64_t n)
+{
+	return n == 1 ? "" : "s";
+}
+
 static int cmd_verify(const struct tool_opts *opts)
 {
 	struct sbpf_program_info info = {.size = sizeof(info)};
@@ -335,11 +349,13 @@ static int cmd_verify(const struct tool_opts *opts)
 	if (r)
 		return r;
 	sbpf_program_info(prog, &info);
-	printf("%s: ok\n  %u instructions, %u functions\n", opts->words[0], info.insns,
-	       info.functions);
-	printf("  %u bytes of stack, calls %u deep\n", info.stack_bytes, info.call_depth);
-	printf("  %llu bytes of constants, %llu of globals\n",
-	       (unsigned long long)info.rodata_bytes, (unsigned long long)info.data_bytes);
+	printf("%s: ok\n  %u instruction%s, %u function%s\n", opts->words[0], info.insns,
+	       plural(info.insns), info.functions, plural(info.functions));
+	printf("  %u byte%s of stack, calls %u deep\n", info.stack_bytes, plural(info.stack_bytes),
+	       info.call_depth);
+	printf("  %llu byte%s of constants, %llu of globals\n",
+	       (unsigned long long)info.rodata_bytes, plural(info.rodata_bytes),
+	       (unsigned long long)info.data_bytes);
 	for (unsigned int i = 0; i < sbpf_program_entries(prog); i++)
 		printf("  entry %s (%s)\n", sbpf_program_entry_name(prog, i),
 		       sbpf_program_entry_section(prog, i));

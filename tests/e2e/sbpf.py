@@ -8,7 +8,7 @@ import subprocess
 
 from tap import SBPF, SRC, Skip, main, run
 
-LINE = re.compile(r"^sbpf: .+ \([A-Z0-9]+\)(; .+)?\n$")
+LINE = re.compile(r"^sbpf: .+ \([A-Z0-9]+\); .+\n$")
 SUM = """
 typedef unsigned long long u64;
 static __attribute__((noinline)) u64 weight(u64 byte, u64 at) { return byte * (at + 1); }
@@ -84,7 +84,7 @@ def test_run_prints_r0_over_memory_in_hex_from_a_file_and_from_standard_input():
 
 
 def test_run_gives_the_same_on_every_tier():
-    for tier in ("interp", "template"):
+    for tier in ("interp", "template", "llvm"):
         status, out, err = run(SBPF, "run", compiled("sum", SUM), "ff" * 100, "--tier", tier)
         assert (status, out) == (0, b"0x13a646\n") or "EOPNOTSUPP" in err, (tier, out, err)
 
@@ -136,6 +136,7 @@ def test_bench_refuses_what_it_cannot_measure():
     assert "empty" in refused("bench", obj, data("empty", b""))
     assert "arguments" in refused("bench", obj, data("short", b"\1\0"), "a=1")
     assert "(ENOENT)" in refused("bench", obj, "/nonexistent/file")
+    assert "(EISDIR)" in refused("bench", obj, os.environ["T"])
 
 
 def test_wrong_words_and_files_get_one_line():
