@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Admin commands: identify, log pages, features, keep alive, asynchronous events, abort, and what is not offered."""
 import os
+import signal
 import struct
 import time
 
 import liod
 import tap
 from liod import NQN, Liod, expect, shared
-from nvmetcp import DNR, HOSTID, Closed, Queue, sgl_of, sqe
+from nvmetcp import DNR, HOSTID, Closed, Queue, property_get_sqe, property_set_sqe, sgl_of, sqe
 
 u16, u32, u64 = (lambda p, at, f=f: struct.unpack_from(f, p, at)[0] for f in ("<H", "<I", "<Q"))
 
@@ -206,7 +207,6 @@ def test_properties_that_do_not_exist_are_refused():
     with admin() as h:
         for offset in (4, 0x18, 0x100, 0xFFFFFFFF, 0x7FFFFFFC):
             cid = h.admin.cid()
-            from nvmetcp import property_get_sqe
             h.admin.submit_raw(property_get_sqe(cid, offset, False))
             expect(0x02, h.admin.wait(cid, check=False).status & ~DNR)
 
@@ -215,7 +215,6 @@ def test_reserved_values_of_cc_are_refused_or_fail_the_controller_only():
     for cc in (0x461, 0x20, 0x460071, 0xFFFFFFFF):
         with Queue(shared().address) as q:
             q.connect(NQN)
-            from nvmetcp import property_set_sqe
             cid = q.cid()
             q.submit_raw(property_set_sqe(cid, 0x14, cc))
             try:
@@ -237,27 +236,27 @@ def test_what_is_not_offered_is_refused_as_such():
 
 
 def test_keep_alive_keeps_and_its_absence_ends_the_controller():
-    with Liod() as s, s.host(kato=1000) as kept, s.host(kato=1000) as silent, s.host(kato=0) as careless:
-        for _ in range(12):
-            time.sleep(0.25)
+    with Liod() as s, s.host(kato=2500) as kept, s.host(kato=500) as silent, s.host(kato=0) as careless:
+        for _ in range(10):
+            time.sleep(0.5)
             kept.admin.call(0x18)
-        try:  # by now it is three times over: the queues are closed, or will be
+        try:  # by now it is many times over: the queues are closed, or will be
             silent.admin.sock.settimeout(30)
             silent.admin.ended(30)
             silent.q[0].ended(30)
         except TimeoutError:
-            raise AssertionError("a host that was silent for 3 of its keep-alive times still has its queues") from None
+            raise AssertionError("a host that was silent for many of its keep-alive times still has its queues") from None
         kept.q[0].flush()
         careless.q[0].flush()
         s.serves()
 
 
 def test_commands_count_as_signs_of_life_only_where_that_is_said():
-    with Liod() as s, s.host(kato=1000) as h:
+    with Liod() as s, s.host(kato=2500) as h:
         tbkas = struct.unpack_from("<I", h.admin.identify(1), 96)[0] >> 6 & 1
         try:
-            for _ in range(16):
-                time.sleep(0.25)
+            for _ in range(10):
+                time.sleep(0.5)
                 h.q[0].flush()
         except (Closed, TimeoutError):
             assert not tbkas, "traffic based keep alive is promised in CTRATT, but traffic did not count"
@@ -317,7 +316,6 @@ def test_a_namespace_that_grows_is_announced():
         event = h.admin.submit(0x0C)
         with open(path, "r+b") as f:
             f.truncate(32 << 20)
-        import signal
         s.proc.send_signal(signal.SIGHUP)
         r = h.admin.wait(event)
         assert r.dw0 & 7 == 2 and r.dw0 >> 8 & 0xFF == 0 and r.dw0 >> 16 & 0xFF == 4, f"{r.dw0:#x}"

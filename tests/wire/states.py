@@ -2,13 +2,14 @@
 """Silence, slowness and broken connections in every state: others are served, nothing is written, nothing stays behind."""
 import os
 import signal
+import socket
 import struct
 import time
 
 import liod
 import tap
 from liod import NQN, Liod
-from nvmetcp import (BY_TRANSPORT, CMD, H2C_DATA, IN_CAPSULE, Closed, Conn, Queue, connect_data, connect_sqe, make_pdu, sgl_of, sqe)
+from nvmetcp import (BY_TRANSPORT, CMD, H2C_DATA, IN_CAPSULE, Closed, Conn, Queue, Refused, connect_data, connect_sqe, make_pdu, sgl_of, sqe)
 
 ICREQ = make_pdu(0, struct.pack("<HBBI112x", 0, 0, 0, 0))
 B = 4096  # a RAM namespace's block
@@ -149,7 +150,6 @@ def test_orderly_ends_in_every_state():
 
 def test_half_closed_connections_in_every_state():
     def end(c):
-        import socket
         try:
             c.sock.shutdown(socket.SHUT_WR)
             while c.sock.recv(1 << 20):
@@ -163,7 +163,7 @@ def test_half_closed_connections_in_every_state():
 def test_silence_in_a_handshake_or_inside_a_pdu_ends_the_connection_and_writes_nothing():
     slow = [s for s in STATES if s.__name__ not in ("connected", "connected_io", "events_outstanding", "reads_not_taken",
                                                     "writes_on_their_way")]
-    with Liod(config={"handshake_timeout": "700ms", "stall_timeout": "700ms"}) as s:
+    with Liod(config={"handshake_timeout": "2s", "stall_timeout": "2s"}) as s:
         marked(s)
         kept = s.host(queues=1)
         waiting = [(state.__name__, state(s)) for state in slow]
@@ -272,7 +272,6 @@ def test_connections_above_the_limit_are_turned_away_and_room_comes_back():
 
 
 def test_controllers_above_the_limit_are_refused_as_busy():
-    from nvmetcp import Refused
     with Liod(config={"max_controllers": "3"}) as s:
         hosts = [s.host(queues=0) for _ in range(3)]
         try:
