@@ -202,9 +202,12 @@ static LLVMValueRef load(const struct irgen *g, LLVMTypeRef type, LLVMValueRef p
 	return v;
 }
 
-static void store(const struct irgen *g, LLVMValueRef v, LLVMValueRef p)
+static LLVMValueRef store(const struct irgen *g, LLVMValueRef v, LLVMValueRef p)
 {
-	LLVMSetAlignment(LLVMBuildStore(g->b, v, p), 1);
+	LLVMValueRef s = LLVMBuildStore(g->b, v, p);
+
+	LLVMSetAlignment(s, 1);
+	return s;
 }
 
 /* A value of @type as a register holds it. */
@@ -236,7 +239,10 @@ static LLVMValueRef atomic_result(const struct irgen *g, int32_t op, LLVMValueRe
 	return src; /* exchange */
 }
 
-/* Plain operations: a sandbox has one thread.  A compare-exchange that fails stores what was there. */
+/*
+ * Plain operations: a sandbox has one thread.  A compare-exchange that fails stores what was there, and such a store stays
+ * (volatile), so that it faults where it would succeed.
+ */
 static void atomic(const struct irgen *g, const struct sbpf_insn *insn)
 {
 	LLVMTypeRef type = access_type(g, insn);
@@ -247,11 +253,13 @@ static void atomic(const struct irgen *g, const struct sbpf_insn *insn)
 		LLVMValueRef want = cut(g, ir_get(g, 0), type);
 		LLVMValueRef same = LLVMBuildICmp(g->b, LLVMIntEQ, old, want, "");
 
-		store(g, LLVMBuildSelect(g->b, same, src, old, ""), p);
+		LLVMSetVolatile(store(g, LLVMBuildSelect(g->b, same, src, old, ""), p),
+				!g->frame || insn->dst != FP);
 		ir_set(g, 0, extended(g, old, false));
 		return;
 	}
-	store(g, atomic_result(g, insn->imm, old, src), p);
+	LLVMSetVolatile(store(g, atomic_result(g, insn->imm, old, src), p),
+			!g->frame || insn->dst != FP);
 	if (insn->imm & BPF_FETCH)
 		ir_set(g, insn->src, extended(g, old, false));
 }

@@ -22,6 +22,8 @@ getcontext().prec = 60
 # Pieces of these sizes, on so many threads.
 CUTS = [(), ("--chunk", "4K", "--threads", "3"), ("--chunk", "10007", "--threads", "1"),
         ("--chunk", "100K", "--threads", "2", "--io", "pread")]
+if run(LIO, "run", "count", __file__, "--tier", "llvm")[0] == 0:
+    CUTS.append(("--tier", "llvm", "--chunk", "64K", "--threads", "2"))
 TEXT = ["/usr/share/common-licenses/GPL-3", "/usr/share/common-licenses/Apache-2.0", "/etc/services",
         "/etc/protocols", "/usr/share/perl/5.36.0/perl5db.pl", "/usr/bin/ldd"]
 BINARY = ["/bin/bash", "/usr/bin/find", os.path.realpath(sys.executable)]
