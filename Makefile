@@ -22,7 +22,7 @@ test: setup
 test-guest:
 	./scripts/setup.sh --guest
 	$(MAKE) --no-print-directory all
-	LIOD=$(BUILD)/tools/liod ./scripts/test-guest.sh
+	TOOLS=$(BUILD)/tools ./scripts/test-guest.sh
 
 bench:
 	./scripts/setup.sh --python

@@ -1,19 +1,22 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # A stock Linux guest (QEMU, no KVM needed) uses liod as its disk; the last line is "N passed, N failed".
-#   scripts/test-guest.sh            LIOD=PATH (default build/tools/liod), GUEST=DIR (default build/guest)
+# Then our own host uses the guest's kernel as its target.
+#   scripts/test-guest.sh            TOOLS=DIR (default build/tools), GUEST=DIR (default build/guest)
 # The guest (Debian 13's kernel and tools) is made once, in half a minute; a run takes some minutes.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 2
-liod=${LIOD:-build/tools/liod}
+tools=${TOOLS:-build/tools}
 guest=${GUEST:-build/guest}
 seconds=${GUEST_SECONDS:-1500} # for all of it
 nqn=nqn.2026-01.io.lambda:guest
 
-[ -x "$liod" ] || {
-	echo "test-guest: $liod is not there; build first" >&2
-	exit 2
-}
+for tool in liod lio; do
+	[ -x "$tools/$tool" ] || {
+		echo "test-guest: $tools/$tool is not there; build first" >&2
+		exit 2
+	}
+done
 for tool in qemu-system-x86_64:qemu-system-x86 mmdebstrap:mmdebstrap readelf:binutils; do
 	command -v "${tool%:*}" >/dev/null || {
 		echo "test-guest: ${tool%:*} is missing; install the package ${tool#*:}" >&2
@@ -23,10 +26,10 @@ done
 scripts/guest/image.sh "$guest" || exit 2
 
 work=$(mktemp -d)
-server=0 port=0 qemu='' passed=0 failed=0
+server=0 port=0 qemu='' passed=0 failed=0 here=0 here_failed=0
 start() { # start PORT: the server's process in $server, its port in $port
 	: >"$work/log"
-	"$liod" --listen "127.0.0.1:$1" --nqn "$nqn" --namespace "$work/a" --namespace "$work/b" \
+	"$tools/liod" --listen "127.0.0.1:$1" --nqn "$nqn" --namespace "$work/a" --namespace "$work/b" \
 		2> >(tee -a "$work/all" >"$work/log") &
 	server=$!
 	local i
@@ -44,6 +47,29 @@ stop() { # stop SIGNAL
 	wait "$server" 2>/dev/null
 	return 0
 }
+check() { # check TITLE COMMAND...: a promise that is tested on this side
+	local title=$1
+	shift
+	if "$@" >"$work/check" 2>&1; then
+		here=$((here + 1))
+		echo "ok - $title"
+	else
+		here_failed=$((here_failed + 1))
+		sed 's/^/# /' "$work/check" | tail -n 20
+		echo "not ok - $title"
+	fi
+}
+uses_nvmet() { # the guest's kernel is the target; NQN and NSID 1 (32 MiB) as scripts/guest/init makes them
+	local at=(127.0.0.1:"$forward" --nqn nqn.2026-01.io.lambda:nvmet) options
+	head -c 8M /dev/urandom >"$work/bytes"
+	check 'lio device shows nvmet' "$tools/lio" device "${at[@]}"
+	for options in '' --digest; do
+		check "lio device write to nvmet $options" \
+			"$tools/lio" device write "${at[@]}" --offset 1M $options <"$work/bytes"
+		check "lio device read from nvmet $options gives it back" \
+			bash -c '"$@" | cmp - "$0"' "$work/bytes" "$tools/lio" device read "${at[@]}" --offset 1M --length 8M $options
+	done
+}
 finish() {
 	stop KILL
 	[ -z "$qemu" ] || kill "$qemu" 2>/dev/null
@@ -52,6 +78,7 @@ finish() {
 trap finish EXIT
 trap 'exit 2' INT TERM
 
+forward=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
 truncate -s 256M "$work/a"
 truncate -s 512M "$work/b"
 start 0 || {
@@ -61,7 +88,7 @@ start 0 || {
 coproc QEMU {
 	exec nice -n 10 timeout --foreground "$seconds" qemu-system-x86_64 -accel tcg,thread=multi -cpu max,-cx16 -smp 2 -m 1G \
 		-nodefaults -display none -no-reboot -serial stdio -monitor none \
-		-netdev user,id=n -device virtio-net-pci,netdev=n,romfile= \
+		-netdev "user,id=n,hostfwd=tcp:127.0.0.1:$forward-10.0.2.15:4420" -device virtio-net-pci,netdev=n,romfile= \
 		-device isa-debug-exit,iobase=0xf4,iosize=0x04 \
 		-kernel "$guest/vmlinuz" -initrd "$guest/initrd" \
 		-append "console=ttyS0 quiet panic=-1 port=$port nqn=$nqn" 2>&1
@@ -80,6 +107,7 @@ while IFS= read -r line <&"${QEMU[0]}"; do
 		echo "# exit status $? after SIGTERM"
 		start "$port" && echo done >&"$to" || echo failed >&"$to"
 		;;
+	@nvmet) uses_nvmet && echo done >&"$to" ;;
 	"@finished $passed $failed") finished=yes ;;
 	esac
 	echo "$line"
@@ -91,5 +119,6 @@ if [ "$code" != 33 ] || [ -z "$finished" ]; then # 33: (0x10 << 1 | 1), written 
 	failed=$((failed + 1))
 	tail -n 30 "$work/all"
 fi
+passed=$((passed + here)) failed=$((failed + here_failed))
 echo "$passed passed, $failed failed"
 [ "$failed" = 0 ]

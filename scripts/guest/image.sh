@@ -11,7 +11,7 @@ suite=trixie # kernel 6.12, whose nvme-tcp is what the tests were written agains
 
 packages=(linux-image-amd64 nvme-cli fio e2fsprogs xfsprogs kmod busybox-static)
 programs=(nvme fio mke2fs e2fsck mkfs.xfs xfs_repair kmod)
-modules=(nvme-tcp nvmet-tcp virtio_pci virtio_net ext4 xfs loop crc32c_generic crc32c_intel)
+modules=(nvme-tcp nvmet-tcp virtio_pci virtio_net ext4 xfs crc32c_generic crc32c_intel)
 
 mkdir -p "$dir"
 stamp="$suite ${packages[*]} ${programs[*]} ${modules[*]}"
