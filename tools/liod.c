@@ -22,6 +22,9 @@
 /* Descriptors beside those of connections: files, loops, listeners. */
 #define SPARE_FILES 256u
 
+#define LOCK_WAIT_MS 5000u
+#define LOCK_POLL_MS 20u
+
 extern char **environ;
 
 struct options {
@@ -269,11 +272,27 @@ static int configure(int argc, char **argv, struct options *o, struct liod_confi
 
 /* ---- starting ---- */
 
+/*
+ * A server that was killed leaves its locks with the requests that it had under way, and those must have landed
+ * before anything newer does: a lock is waited for, a while.
+ */
+static int open_store(const char *spec, bool wait, struct ctrl_store **store,
+		      struct ctrl_error *err)
+{
+	int rc = ctrl_store_open(spec, false, store, err);
+
+	for (uint32_t ms = 0; rc == -EBUSY && wait && ms < LOCK_WAIT_MS; ms += LOCK_POLL_MS) {
+		usleep(LOCK_POLL_MS * 1000);
+		rc = ctrl_store_open(spec, false, store, err);
+	}
+	return rc;
+}
+
 static int add_store(struct daemon *d, const struct liod_subsystem *sub, uint32_t i, bool check,
 		     struct ctrl_error *err)
 {
 	struct ctrl_store *store;
-	int rc = ctrl_store_open(sub->specs[i], false, &store, err);
+	int rc = open_store(sub->specs[i], !check, &store, err);
 
 	/* A server may be serving what is checked. */
 	if (rc == -EBUSY && check)
