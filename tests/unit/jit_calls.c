@@ -3,13 +3,15 @@
  * The template tier around its instructions: calls and frames, what a run does to the thread and to
  * the process, and programs of the largest size.
  */
-#include <asm/prctl.h>
 #include <sys/prctl.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "jit_x86_64.h"
+#include "jit.h"
+#if defined(__x86_64__)
+#include <asm/prctl.h>
+#include <sys/syscall.h>
+#endif
 
 #ifndef PR_SET_MDWE /* Linux 6.3 */
 #define PR_SET_MDWE              65
@@ -56,6 +58,8 @@ static void calls_keep_registers_frames_and_the_stack(void **state)
 			uint64_t fuel = 0;
 			struct maker m = {.n = 0};
 
+			if (left_out())
+				continue;
 			/* twice, so that the second chain finds the frames of the first */
 			PUT(&m, MOVR(6, 1), MOV(7, 77), MOV(8, 88), MOV(9, 99), CALL(9), CALL(8),
 			    ADDR(0, 7), ADDR(0, 8), ADDR(0, 9), ADDR(0, 6),
@@ -109,6 +113,8 @@ static void results_of_calls_have_64_bits(void **state)
 
 /* ---- the thread and the process ---- */
 
+#if defined(__x86_64__)
+
 static uint64_t gs_base(void)
 {
 	uint64_t base = 0;
@@ -160,6 +166,8 @@ static void the_segment_base_is_put_back_however_a_call_ends(void **state)
 	sbpf_sandbox_put(sb);
 	sbpf_program_unref(prog);
 }
+
+#endif /* x86-64 */
 
 /* Lines of /proc/self/maps whose rights contain @right1 and @right2. */
 static unsigned int pages_with(char right1, char right2)
@@ -260,10 +268,12 @@ int main(void)
 		cmocka_unit_test(where_code_cannot_be_made_executable_the_interpreter_runs),
 		cmocka_unit_test(calls_keep_registers_frames_and_the_stack),
 		cmocka_unit_test(results_of_calls_have_64_bits),
-		cmocka_unit_test(the_segment_base_is_put_back_however_a_call_ends),
 		cmocka_unit_test(no_page_is_writable_and_executable),
 		cmocka_unit_test(a_million_instructions_compile_and_run),
+#if defined(__x86_64__)
+		cmocka_unit_test(the_segment_base_is_put_back_however_a_call_ends),
 		ON_AN_OLD_MACHINE(the_segment_base_is_put_back_however_a_call_ends),
+#endif
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -3,11 +3,15 @@
  * What the tests of the template tier share: programs put together piece by piece, and the
  * comparison of all that can be seen of a run on it and on the interpreter.
  */
-#ifndef TESTS_UNIT_JIT_X86_64_H
-#define TESTS_UNIT_JIT_X86_64_H
+#ifndef TESTS_UNIT_JIT_H
+#define TESTS_UNIT_JIT_H
+
+#include <stdlib.h>
 
 #include "insns.h"
+#if defined(__x86_64__)
 #include "sbpf/jit_x86_64_emit.h"
+#endif
 
 #define MOVX(cls, d, s, bits) INSN((cls) | BPF_MOV | BPF_X, d, s, bits, 0)
 #define WIN_BYTES             16384u
@@ -55,6 +59,20 @@ struct maker {
 		(m)->n += N_ELEMS(put_);                           \
 	} while (0)
 
+/*
+ * SBPF_ONE_IN=N runs one in N of the programs of each test: under an emulator each sandbox takes a
+ * tenth of a second.
+ */
+static inline bool left_out(void)
+{
+	static unsigned long n, one_in;
+	const char *s = getenv("SBPF_ONE_IN");
+
+	if (!one_in)
+		one_in = s && strtoul(s, NULL, 10) ? strtoul(s, NULL, 10) : 1;
+	return n++ % one_in != 0;
+}
+
 /* A register that is none of a, b and c. */
 static inline unsigned int other_than(unsigned int a, unsigned int b, unsigned int c)
 {
@@ -65,7 +83,7 @@ static inline unsigned int other_than(unsigned int a, unsigned int b, unsigned i
 	return r;
 }
 
-/* All registers hold something that a careless use of rax, rcx or rdx would change. */
+/* All registers hold something that a careless use of scratch registers would change. */
 static inline void begin(struct maker *m)
 {
 	m->n = 0;
@@ -194,6 +212,8 @@ static inline void same_on_both(const struct maker *m, bool pairs)
 	sbpf_program_unref(prog);
 }
 
+#if defined(__x86_64__)
+
 /* ---- a machine without BMI2 and FSGSBASE ---- */
 
 static inline int without_bmi2_and_fsgsbase(void **state)
@@ -211,4 +231,6 @@ static inline int with_all_the_machine_has(void **state)
 #define ON_AN_OLD_MACHINE(f) \
 	{#f "_on_an_old_machine", f, without_bmi2_and_fsgsbase, with_all_the_machine_has, NULL}
 
-#endif /* TESTS_UNIT_JIT_X86_64_H */
+#endif /* x86-64 */
+
+#endif /* TESTS_UNIT_JIT_H */
