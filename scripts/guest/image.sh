@@ -19,24 +19,19 @@ if [ "$(cat "$dir/made-of" 2>/dev/null)" = "$stamp" ]; then
 	exec "$here/pack.py" "$dir/root" "$dir/initrd" "$here/init" "${programs[*]}" "${modules[*]}"
 fi
 
-sources=$dir/guest.sources
 here_suite=$(. /etc/os-release && echo "${VERSION_CODENAME:?}")
-for f in /etc/apt/sources.list.d/debian.sources /etc/apt/sources.list; do
-	[ -s "$f" ] || continue
-	[ "$f" = /etc/apt/sources.list ] && sources=$dir/guest.list
-	sed "s/\\b$here_suite\\b/$suite/g" "$f" >"$sources"
-	break
+for sources in /etc/apt/sources.list.d/debian.sources /etc/apt/sources.list ''; do
+	[ -z "$sources" ] || [ ! -s "$sources" ] || break
 done
-[ -s "$sources" ] || {
+[ -n "$sources" ] || {
 	echo "guest: this machine has no Debian package source to take a guest's packages from" >&2
 	exit 2
 }
 rm -rf "$dir/root"
-mmdebstrap --quiet --variant=extract --include="$(
-	IFS=,
-	echo "${packages[*]}"
-)" --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
-	--dpkgopt='path-exclude=/usr/share/locale/*' "$suite" "$dir/root" "$sources"
+include=$(IFS=, && echo "${packages[*]}")
+sed "s/\\b$here_suite\\b/$suite/g" "$sources" | mmdebstrap --quiet --variant=extract --include="$include" \
+	--dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
+	--dpkgopt='path-exclude=/usr/share/locale/*' "$suite" "$dir/root" -
 version=$(ls "$dir/root/usr/lib/modules")
 cp "$dir/root/boot/vmlinuz-$version" "$dir/vmlinuz"
 "$here/pack.py" "$dir/root" "$dir/initrd" "$here/init" "${programs[*]}" "${modules[*]}"
