@@ -65,7 +65,9 @@ static const char help[] =
 	"                          LIOD_PORT and LIOD_NQN; exit with its status\n"
 	"  --help, --version\n"
 	"\n"
-	"SIGTERM finishes what is outstanding and ends; SIGHUP looks for files that have grown.\n";
+	"SIGTERM finishes what is outstanding and ends; SIGHUP looks for files that have grown "
+	"and\n"
+	"for namespaces added to the configuration.\n";
 
 /* ---- saying things ---- */
 
@@ -358,13 +360,13 @@ static int prepare(struct daemon *d, bool check, struct ctrl_error *err)
 	return rc;
 }
 
-static void log_namespaces(struct daemon *d, const struct liod_subsystem *from)
+static void log_namespaces(struct daemon *d, const struct liod_subsystem *from, uint32_t i)
 {
 	struct ctrl_subsystem *sub = ctrl_server_subsystems(d->server);
 
 	while (strcmp(sub->nqn, from->nqn) != 0)
 		sub = sub->next;
-	for (uint32_t i = 0; i < sub->n_ns; i++) {
+	for (; i < ctrl_subsystem_count(sub); i++) {
 		const struct ctrl_store *store = sub->ns[i].store;
 
 		ctrl_log(d->server,
@@ -386,7 +388,7 @@ static int start(struct daemon *d, struct ctrl_error *err)
 	if (rc)
 		return rc;
 	for (struct liod_subsystem *sub = d->config.subsystems; sub; sub = sub->next)
-		log_namespaces(d, sub);
+		log_namespaces(d, sub, 0);
 	if (d->metrics)
 		ctrl_log(d->server, "event=metrics address=%s", metrics_address(d->metrics));
 	for (unsigned int i = 0; (address = ctrl_server_address(d->server, i)); i++)
@@ -453,19 +455,81 @@ static void block_signals(sigset_t *set)
 	signal(SIGXFSZ, SIG_IGN); /* a limit on file sizes is a write's error */
 }
 
-static bool same_namespaces(const struct liod_config *a, const struct liod_config *b)
+static struct liod_subsystem *subsystem_of(const struct liod_config *c, const char *nqn)
 {
-	const struct liod_subsystem *x = a->subsystems, *y = b->subsystems;
+	struct liod_subsystem *sub = c->subsystems;
 
-	for (; x && y; x = x->next, y = y->next) {
-		if (strcmp(x->nqn, y->nqn) != 0 || x->n != y->n)
-			return false;
-		for (uint32_t i = 0; i < x->n; i++) {
-			if (strcmp(x->specs[i], y->specs[i]) != 0)
-				return false;
+	while (sub && strcmp(sub->nqn, nqn) != 0)
+		sub = sub->next;
+	return sub;
+}
+
+static void log_kept(struct daemon *d, const struct liod_subsystem *served, uint32_t i,
+		     const char *why)
+{
+	ctrl_log(d->server,
+		 "event=reload-incomplete nqn=%s nsid=%" PRIu32
+		 " store=%s why=\"%s in the configuration; it is served until the next start\"",
+		 served->nqn, i + 1, served->specs[i], why);
+}
+
+/*
+ * What was added behind the namespaces that are served.  A number belongs to a place in the configuration, now
+ * and after a restart: so where one cannot be opened, those behind it wait for the next reload.
+ */
+static void serve_added(struct daemon *d, struct liod_subsystem *served,
+			const struct liod_subsystem *fresh)
+{
+	struct ctrl_error err;
+
+	while (served->n < fresh->n) {
+		uint32_t i = served->n;
+		struct ctrl_store *store;
+		int rc = ctrl_store_open(fresh->specs[i], false, &store, &err);
+
+		if (!rc) {
+			rc = config_namespace(&d->config, served->nqn, fresh->specs[i], &err);
+			if (!rc) {
+				rc = ctrl_server_add_namespace(d->server, served->nqn, store, &err);
+				if (rc)
+					free(served->specs[--served->n]);
+			}
+			if (rc)
+				ctrl_store_close(store);
 		}
+		if (rc) {
+			ctrl_log(d->server,
+				 "event=reload-failed nqn=%s nsid=%" PRIu32 " waiting=%" PRIu32
+				 " error=\"%s\"",
+				 served->nqn, i + 1, fresh->n - i - 1, err.text);
+			return;
+		}
+		log_namespaces(d, served, i);
 	}
-	return !x && !y;
+}
+
+static void apply(struct daemon *d, const struct liod_config *fresh)
+{
+	for (struct liod_subsystem *sub = d->config.subsystems; sub; sub = sub->next) {
+		const struct liod_subsystem *now = subsystem_of(fresh, sub->nqn);
+		uint32_t n = now ? now->n : 0;
+
+		for (uint32_t i = 0; i < sub->n; i++) {
+			if (i >= n)
+				log_kept(d, sub, i, "removed");
+			else if (strcmp(sub->specs[i], now->specs[i]) != 0)
+				log_kept(d, sub, i, "altered");
+		}
+		if (now)
+			serve_added(d, sub, now);
+	}
+	for (struct liod_subsystem *sub = fresh->subsystems; sub; sub = sub->next) {
+		if (!subsystem_of(&d->config, sub->nqn))
+			ctrl_log(d->server,
+				 "event=reload-incomplete nqn=%s why=\"new subsystems are served "
+				 "from the next start\"",
+				 sub->nqn);
+	}
 }
 
 static void reload(struct daemon *d, int argc, char **argv)
@@ -474,15 +538,14 @@ static void reload(struct daemon *d, int argc, char **argv)
 	struct options o = {0};
 	struct ctrl_error err;
 
+	for (struct ctrl_subsystem *sub = ctrl_server_subsystems(d->server); sub; sub = sub->next)
+		ctrl_subsystem_refresh(sub);
 	config_init(&fresh);
 	if (configure(argc, argv, &o, &fresh, &err))
 		ctrl_log(d->server, "event=reload-failed error=\"%s\"", err.text);
-	else if (!same_namespaces(&d->config, &fresh))
-		ctrl_log(d->server, "event=reload-incomplete why=\"other namespaces are served "
-				    "from the next start\"");
+	else
+		apply(d, &fresh);
 	config_free(&fresh);
-	for (struct ctrl_subsystem *sub = ctrl_server_subsystems(d->server); sub; sub = sub->next)
-		ctrl_subsystem_refresh(sub);
 	ctrl_log(d->server, "event=reloaded");
 }
 

@@ -69,14 +69,25 @@ static uint16_t identify_ctrl(struct ctrl_cmd *cmd, void *page)
 	id->lpa |= 0x02; /* command effects */
 	id->sqes = 0x66;
 	id->cqes = 0x44;
-	id->nn = nvme_put32(c->sub->n_ns ? c->sub->n_ns : 1);
+	id->nn = nvme_put32(CTRL_MAX_NAMESPACES); /* more may come at any time */
 	id->mnan = id->nn;
 	/* Compare, Dataset Management, Write Zeroes, Select in Get Features, Verify, Copy */
 	id->oncs = nvme_put16(1u << 0 | 1u << 2 | 1u << 3 | 1u << 4 | 1u << 7 | 1u << 8);
 	id->ocfs = nvme_put16(1u << 0);
-	/* Flush takes the NSID that means all. */
-	id->vwc = 0x06 | (ctrl_subsystem_cached(c->sub) ? 1 : 0);
+	/*
+	 * Flush takes the NSID that means all.  A cache is there even if no namespace has one yet: hosts ask once,
+	 * and would never flush one that comes later.
+	 */
+	id->vwc = 0x06 | 0x01;
 	return NVME_SC_SUCCESS;
+}
+
+/* No such namespace: zeros, as the page is, for a number that may come to have one. */
+static uint16_t identify_inactive(const struct ctrl_cmd *cmd)
+{
+	uint32_t nsid = nvme_get32(cmd->sqe.nsid);
+
+	return nsid && nsid <= CTRL_MAX_NAMESPACES ? NVME_SC_SUCCESS : NVME_SC_INVALID_NS;
 }
 
 static uint16_t identify_ns(struct ctrl_cmd *cmd, void *page)
@@ -88,7 +99,7 @@ static uint16_t identify_ns(struct ctrl_cmd *cmd, void *page)
 	uint64_t bytes;
 
 	if (!ns)
-		return NVME_SC_INVALID_NS;
+		return identify_inactive(cmd);
 	geo = &ns->store->geo;
 	id->nsze = nvme_put64(ctrl_namespace_blocks(ns));
 	id->ncap = id->nsze;
@@ -120,7 +131,7 @@ static uint16_t identify_ns_independent(struct ctrl_cmd *cmd, void *page)
 	uint8_t *id = page;
 
 	if (!cmd->ns)
-		return NVME_SC_INVALID_NS;
+		return identify_inactive(cmd);
 	id[1] = 0x01;                                        /* NMIC: shared */
 	id[8] = cmd->ns->store->geo.read_only ? 0x01 : 0x00; /* NSATTR */
 	id[14] = 0x01;                                       /* NSTAT: ready */
@@ -130,12 +141,12 @@ static uint16_t identify_ns_independent(struct ctrl_cmd *cmd, void *page)
 static uint16_t identify_active(struct ctrl_cmd *cmd, void *page)
 {
 	const struct ctrl_subsystem *sub = cmd->q->ctrl->sub;
-	uint32_t after = nvme_get32(cmd->sqe.nsid);
+	uint32_t after = nvme_get32(cmd->sqe.nsid), count = ctrl_subsystem_count(sub);
 	nvme_le32 *list = page;
 
 	if (after >= UINT32_MAX - 1)
 		return NVME_SC_INVALID_NS;
-	for (uint32_t n = 0; n < 1024 && after < sub->n_ns; n++)
+	for (uint32_t n = 0; n < 1024 && after < count; n++)
 		list[n] = nvme_put32(++after);
 	return NVME_SC_SUCCESS;
 }
@@ -164,7 +175,7 @@ static uint16_t identify_descriptors(struct ctrl_cmd *cmd, void *page)
 /* What the NVM command set adds: no protection information, no limits of its own; all zeros. */
 static uint16_t identify_csi_ns(struct ctrl_cmd *cmd, void *page)
 {
-	return cmd->ns ? NVME_SC_SUCCESS : NVME_SC_INVALID_NS;
+	return cmd->ns ? NVME_SC_SUCCESS : identify_inactive(cmd);
 }
 
 static uint16_t identify_csi_ctrl(struct ctrl_cmd *cmd, void *page)

@@ -45,8 +45,6 @@ static uint16_t set_error_recovery(struct ctrl_cmd *cmd, uint32_t *v)
 
 static uint16_t set_cache(struct ctrl_cmd *cmd, uint32_t *v)
 {
-	if (!ctrl_subsystem_cached(cmd->q->ctrl->sub))
-		return NVME_SC_INVALID_FIELD;
 	*v &= 1;
 	atomic_store(&cmd->q->ctrl->no_cache, !*v);
 	return NVME_SC_SUCCESS;

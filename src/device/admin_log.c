@@ -51,20 +51,14 @@ static void log_changed(struct ctrl_cmd *cmd, uint8_t *page)
 	nvme_le32 *list = (nvme_le32 *)page;
 	uint32_t n = 0;
 
+	_Static_assert(CTRL_MAX_NAMESPACES <= PAGE / sizeof(*list), "the page holds all of them");
 	pthread_mutex_lock(&c->sub->lock);
-	for (uint32_t i = 0; i < c->sub->n_ns && c->changed_any; i++) {
-		if (!(c->changed[i / 64] >> i % 64 & 1))
-			continue;
-		if (n == PAGE / sizeof(*list)) {
-			/* More than fit: the host looks at all of them. */
-			memset(page, 0, PAGE);
-			list[0] = nvme_put32(UINT32_MAX);
-			break;
-		}
-		list[n++] = nvme_put32(i + 1);
+	for (uint32_t i = 0; i < CTRL_MAX_NAMESPACES && c->changed_any; i++) {
+		if (c->changed[i / 64] >> i % 64 & 1)
+			list[n++] = nvme_put32(i + 1);
 	}
 	if (!retain) {
-		memset(c->changed, 0, (c->sub->n_ns / 64 + 1) * sizeof(*c->changed));
+		memset(c->changed, 0, sizeof(c->changed));
 		c->changed_any = false;
 	}
 	pthread_mutex_unlock(&c->sub->lock);

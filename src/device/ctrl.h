@@ -172,6 +172,9 @@ uint64_t ctrl_now_ns(void);
 
 /* ---- subsystems, namespaces, controllers (subsystem.c) ---- */
 
+/* Of a subsystem: as many as a list of active ones, or the log of changed ones, can name. */
+#define CTRL_MAX_NAMESPACES 1024u
+
 struct ctrl_namespace {
 	uint32_t nsid;
 	struct ctrl_store *store;
@@ -184,8 +187,8 @@ struct ctrl_subsystem {
 	char nqn[NVME_NQN_MAX + 1];
 	char serial[21], model[41];
 	bool discovery;
-	struct ctrl_namespace *ns; /* ns[i].nsid == i + 1 */
-	uint32_t n_ns;
+	struct ctrl_namespace *ns; /* CTRL_MAX_NAMESPACES of them; ns[i].nsid == i + 1 */
+	atomic_uint n_ns;          /* grows while hosts are served: see ctrl_subsystem_count() */
 	struct ctrl_server *server;
 	pthread_mutex_t lock; /* controllers, and the fields of each that say so */
 	struct ctrl_controller *controllers;
@@ -215,7 +218,8 @@ struct ctrl_controller {
 	struct ctrl_queue *queues; /* all, linked; indexed by qid on search */
 	uint32_t refs;             /* queues that point here */
 	bool dead;                 /* the admin queue went: the others close */
-	uint64_t *changed;         /* namespaces that changed since the log was read, a bit each */
+	/* namespaces that changed since the log was read, a bit each */
+	uint64_t changed[CTRL_MAX_NAMESPACES / 64];
 	bool changed_any, event_pending, event_posted;
 	struct ctrl_controller *next;
 	/* the admin queue's thread alone */
@@ -251,13 +255,18 @@ void ctrl_events_flush(struct ctrl_controller *c);
 void ctrl_events_abort(struct ctrl_controller *c, uint16_t status);
 struct ctrl_namespace *ctrl_namespace(struct ctrl_controller *c, uint32_t nsid);
 uint64_t ctrl_namespace_blocks(const struct ctrl_namespace *ns);
-/* Some namespace has a volatile write cache. */
-bool ctrl_subsystem_cached(const struct ctrl_subsystem *sub);
+/* How many namespaces there are; any thread, and all of those are to be read. */
+static inline uint32_t ctrl_subsystem_count(const struct ctrl_subsystem *sub)
+{
+	return atomic_load_explicit(&sub->n_ns, memory_order_acquire);
+}
 
 /* @serial NULL: made from the NQN.  The server links and owns what it made. */
 int ctrl_subsystem_new(struct ctrl_server *s, const char *nqn, const char *serial,
 		       struct ctrl_subsystem **out, struct ctrl_error *err);
-/* Before the server starts.  The subsystem owns the store from now on. */
+/*
+ * Also while the server runs, on one thread at a time: hosts are told.  The subsystem owns the store from now on.
+ */
 int ctrl_subsystem_add(struct ctrl_subsystem *sub, struct ctrl_store *store,
 		       struct ctrl_error *err);
 /* Let every store re-read its size, and tell the hosts of those that changed.  Any thread. */

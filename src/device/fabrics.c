@@ -104,7 +104,7 @@ static void shutdown_step(struct ctrl_io *io, int error)
 	if (error)
 		ctrl_log(cmd->q->server, "event=flush-failed nqn=%s nsid=%u error=%d", c->sub->nqn,
 			 (unsigned int)cmd->step[0], -error);
-	if (cmd->step[0] < c->sub->n_ns) {
+	if (cmd->step[0] < ctrl_subsystem_count(c->sub)) {
 		cmd->io = (struct ctrl_io){.op = CTRL_IO_FLUSH};
 		ctrl_store_submit(cmd, c->sub->ns[cmd->step[0]++].store, shutdown_step);
 		return;

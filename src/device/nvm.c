@@ -134,7 +134,7 @@ static void flush_step(struct ctrl_io *io, int error)
 	struct ctrl_cmd *cmd = ctrl_cmd_of(io);
 	struct ctrl_subsystem *sub = cmd->q->ctrl->sub;
 
-	if (!error && cmd->step[0] < sub->n_ns) {
+	if (!error && cmd->step[0] < ctrl_subsystem_count(sub)) {
 		cmd->ns = &sub->ns[cmd->step[0]++];
 		nvm_io(cmd, &(struct ctrl_io){.op = CTRL_IO_FLUSH}, flush_step);
 	} else {

@@ -356,7 +356,7 @@ static void flush_all(void *arg)
 	struct ctrl_server *s = arg;
 
 	for (struct ctrl_subsystem *sub = s->subsystems; sub; sub = sub->next) {
-		for (uint32_t i = 0; i < sub->n_ns; i++)
+		for (uint32_t i = 0; i < ctrl_subsystem_count(sub); i++)
 			flush_namespace(s, sub, i);
 	}
 }

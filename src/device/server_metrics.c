@@ -257,7 +257,7 @@ static void tell_namespaces(struct ctrl_server *s, FILE *out)
 {
 	family(out, "liod_namespace_bytes", "gauge", "Size of each namespace.");
 	for (struct ctrl_subsystem *sub = s->subsystems; sub; sub = sub->next) {
-		for (uint32_t i = 0; i < sub->n_ns; i++)
+		for (uint32_t i = 0; i < ctrl_subsystem_count(sub); i++)
 			fprintf(out,
 				"liod_namespace_bytes{nqn=\"%s\",nsid=\"%" PRIu32
 				"\",store=\"%s\",how=\"%s\"} %" PRIu64 "\n",

@@ -61,6 +61,11 @@ int ctrl_subsystem_new(struct ctrl_server *s, const char *nqn, const char *seria
 	sub = calloc(1, sizeof(*sub));
 	if (!sub)
 		return ctrl_fail(err, -ENOMEM, "subsystem %s: out of memory", nqn);
+	sub->ns = calloc(CTRL_MAX_NAMESPACES, sizeof(*sub->ns));
+	if (!sub->ns) {
+		free(sub);
+		return ctrl_fail(err, -ENOMEM, "subsystem %s: out of memory", nqn);
+	}
 	memcpy(sub->nqn, nqn, strlen(nqn));
 	if (serial) {
 		memcpy(sub->serial, serial, strlen(serial));
@@ -80,42 +85,11 @@ int ctrl_subsystem_new(struct ctrl_server *s, const char *nqn, const char *seria
 	return 0;
 }
 
-int ctrl_subsystem_add(struct ctrl_subsystem *sub, struct ctrl_store *store, struct ctrl_error *err)
-{
-	struct ctrl_namespace *ns;
-	unsigned char id[32];
-
-	if (sub->discovery)
-		return ctrl_fail(err, -EINVAL, "the discovery subsystem has no namespaces");
-	if ((store->geo.block != 512 && store->geo.block != 4096) ||
-	    store->geo.bytes < store->geo.block)
-		return ctrl_fail(
-			err, -EINVAL,
-			"namespace %u of %s: %llu bytes in blocks of %u; blocks are 512 or 4096 "
-			"bytes and there must be one",
-			sub->n_ns + 1, sub->nqn, (unsigned long long)store->geo.bytes,
-			store->geo.block);
-	ns = realloc(sub->ns, (sub->n_ns + 1) * sizeof(*ns));
-	if (!ns)
-		return ctrl_fail(err, -ENOMEM, "namespace %u of %s: out of memory", sub->n_ns + 1,
-				 sub->nqn);
-	sub->ns = ns;
-	ns += sub->n_ns++;
-	*ns = (struct ctrl_namespace){
-		.nsid = sub->n_ns, .store = store, .shift = store->geo.block == 512 ? 9 : 12};
-	stable_bytes(sub->nqn, ns->nsid, id);
-	memcpy(ns->nguid, id, sizeof(ns->nguid));
-	memcpy(ns->uuid, id + 16, sizeof(ns->uuid));
-	ns->uuid[6] = (ns->uuid[6] & 0x0f) | 0x80; /* version 8, variant 1 of RFC 9562 */
-	ns->uuid[8] = (ns->uuid[8] & 0x3f) | 0x80;
-	return 0;
-}
-
 void ctrl_subsystem_free(struct ctrl_subsystem *sub)
 {
 	if (!sub)
 		return;
-	for (uint32_t i = 0; i < sub->n_ns; i++)
+	for (uint32_t i = 0; i < ctrl_subsystem_count(sub); i++)
 		ctrl_store_close(sub->ns[i].store);
 	pthread_mutex_destroy(&sub->lock);
 	free(sub->ns);
@@ -124,22 +98,13 @@ void ctrl_subsystem_free(struct ctrl_subsystem *sub)
 
 struct ctrl_namespace *ctrl_namespace(struct ctrl_controller *c, uint32_t nsid)
 {
-	return nsid && nsid <= c->sub->n_ns ? &c->sub->ns[nsid - 1] : NULL;
+	return nsid && nsid <= ctrl_subsystem_count(c->sub) ? &c->sub->ns[nsid - 1] : NULL;
 }
 
 uint64_t ctrl_namespace_blocks(const struct ctrl_namespace *ns)
 {
 	/* A refresh on another thread may be changing it. */
 	return __atomic_load_n(&ns->store->geo.bytes, __ATOMIC_RELAXED) >> ns->shift;
-}
-
-bool ctrl_subsystem_cached(const struct ctrl_subsystem *sub)
-{
-	for (uint32_t i = 0; i < sub->n_ns; i++) {
-		if (sub->ns[i].store->geo.volatile_cache)
-			return true;
-	}
-	return false;
 }
 
 /* ---- events ---- */
@@ -158,10 +123,8 @@ static void controller_put(struct ctrl_controller *c)
 		*at = c->next;
 	}
 	pthread_mutex_unlock(&sub->lock);
-	if (last) {
-		free(c->changed);
+	if (last)
 		free(c);
-	}
 }
 
 void ctrl_events_flush(struct ctrl_controller *c)
@@ -210,9 +173,60 @@ static void event_posted(void *arg)
 	controller_put(c);
 }
 
+/* Namespace @i changed, or came. */
+static void announce(struct ctrl_subsystem *sub, uint32_t i)
+{
+	pthread_mutex_lock(&sub->lock);
+	for (struct ctrl_controller *c = sub->controllers; c; c = c->next) {
+		c->changed[i / 64] |= 1ull << i % 64;
+		c->changed_any = true;
+		c->event_pending = true;
+		if (!c->admin || c->event_posted)
+			continue;
+		/* Where that fails, the next event request or keep alive brings it. */
+		if (!ctrl_loop_post(c->admin->loop, event_posted, c)) {
+			c->event_posted = true;
+			c->refs++;
+		}
+	}
+	pthread_mutex_unlock(&sub->lock);
+}
+
+int ctrl_subsystem_add(struct ctrl_subsystem *sub, struct ctrl_store *store, struct ctrl_error *err)
+{
+	uint32_t n = ctrl_subsystem_count(sub);
+	struct ctrl_namespace *ns = &sub->ns[n];
+	unsigned char id[32];
+
+	if (sub->discovery)
+		return ctrl_fail(err, -EINVAL, "the discovery subsystem has no namespaces");
+	if (n == CTRL_MAX_NAMESPACES)
+		return ctrl_fail(err, -ENOSPC,
+				 "namespace %u of %s: a subsystem has at most %u; make another",
+				 n + 1, sub->nqn, CTRL_MAX_NAMESPACES);
+	if ((store->geo.block != 512 && store->geo.block != 4096) ||
+	    store->geo.bytes < store->geo.block)
+		return ctrl_fail(
+			err, -EINVAL,
+			"namespace %u of %s: %llu bytes in blocks of %u; blocks are 512 or 4096 "
+			"bytes and there must be one",
+			n + 1, sub->nqn, (unsigned long long)store->geo.bytes, store->geo.block);
+	*ns = (struct ctrl_namespace){
+		.nsid = n + 1, .store = store, .shift = store->geo.block == 512 ? 9 : 12};
+	stable_bytes(sub->nqn, ns->nsid, id);
+	memcpy(ns->nguid, id, sizeof(ns->nguid));
+	memcpy(ns->uuid, id + 16, sizeof(ns->uuid));
+	ns->uuid[6] = (ns->uuid[6] & 0x0f) | 0x80; /* version 8, variant 1 of RFC 9562 */
+	ns->uuid[8] = (ns->uuid[8] & 0x3f) | 0x80;
+	/* Whoever sees the count sees what was written above. */
+	atomic_store_explicit(&sub->n_ns, n + 1, memory_order_release);
+	announce(sub, n);
+	return 0;
+}
+
 void ctrl_subsystem_refresh(struct ctrl_subsystem *sub)
 {
-	for (uint32_t i = 0; i < sub->n_ns; i++) {
+	for (uint32_t i = 0; i < ctrl_subsystem_count(sub); i++) {
 		struct ctrl_namespace *ns = &sub->ns[i];
 		uint64_t before = ctrl_namespace_blocks(ns);
 
@@ -222,20 +236,7 @@ void ctrl_subsystem_refresh(struct ctrl_subsystem *sub)
 			continue;
 		ctrl_log(sub->server, "event=namespace-changed nqn=%s nsid=%u blocks=%llu",
 			 sub->nqn, ns->nsid, (unsigned long long)ctrl_namespace_blocks(ns));
-		pthread_mutex_lock(&sub->lock);
-		for (struct ctrl_controller *c = sub->controllers; c; c = c->next) {
-			c->changed[i / 64] |= 1ull << i % 64;
-			c->changed_any = true;
-			c->event_pending = true;
-			if (!c->admin || c->event_posted)
-				continue;
-			/* Where that fails, the next event request or keep alive brings it. */
-			if (!ctrl_loop_post(c->admin->loop, event_posted, c)) {
-				c->event_posted = true;
-				c->refs++;
-			}
-		}
-		pthread_mutex_unlock(&sub->lock);
+		announce(sub, i);
 	}
 }
 
@@ -293,12 +294,8 @@ static uint16_t controller_new(struct ctrl_subsystem *sub, const struct nvme_con
 	if (n >= limits->max_controllers || n >= CNTLID_MAX)
 		return NVME_SC_CONNECT_BUSY;
 	c = calloc(1, sizeof(*c));
-	if (c)
-		c->changed = calloc(sub->n_ns / 64 + 1, sizeof(*c->changed));
-	if (!c || !c->changed) {
-		free(c);
+	if (!c)
 		return NVME_SC_INTERNAL;
-	}
 	do {
 		c->cntlid = sub->next_cntlid;
 		sub->next_cntlid = sub->next_cntlid == CNTLID_MAX ? 1 : sub->next_cntlid + 1;

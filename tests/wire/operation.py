@@ -188,6 +188,82 @@ def test_a_reload_finds_a_file_that_grew_and_survives_a_bad_configuration():
         assert any("event=reload-failed" in line and "reload.conf:1" in line for line in s.lines), s.lines
 
 
+def reload(s):
+    """Send SIGHUP and wait for its end; what was said meanwhile."""
+    at = len(s.lines)
+    s.proc.send_signal(signal.SIGHUP)
+    deadline = time.monotonic() + 20
+    while not any("event=reloaded" in line for line in s.lines[at:]):
+        assert time.monotonic() < deadline, "no event=reloaded:\n" + "".join(s.lines[at:])
+        time.sleep(0.01)
+    return s.lines[at:]
+
+
+def test_a_reload_serves_an_added_namespace_to_hosts_that_are_connected():
+    disks = [path(f"add{i}", (i + 1) << 20) for i in range(3)]
+    conf = path("add.conf", text=f"[subsystem {NQN}a]\nnamespace = {disks[0]}\n")
+    with Liod(args=("--config", conf)) as s, Host(s.address, NQN + "a") as h, Host(s.address, NQN + "a") as other:
+        def size(nsid):
+            page = h.admin.identify(0, nsid)
+            return int.from_bytes(page[:8], "little") << page[130] if any(page) else 0
+        nn, vwc = int.from_bytes(h.admin.identify(1)[516:520], "little"), h.admin.identify(1)[525]
+        assert nn > 3 and vwc & 1, "what may come is promised from the first"
+        assert size(2) == size(nn) == 0 and h.admin.status(6, want=4096, nsid=nn + 1) == 0x0B
+        assert h.q[0].status(2, want=512, nsid=2) == 0x0B
+        h.admin.call(0x09, cdw10=0xB, cdw11=0x100)
+        event = h.admin.submit(0x0C)
+        with open(conf, "a") as f:
+            f.write(f"namespace = {disks[1]}\nnamespace = {disks[2]},ro\n")
+        said = reload(s)
+        assert sum("event=namespace " in line for line in said) == 2, said
+        assert h.admin.wait(event).dw0 == 2 | 4 << 16
+        assert h.admin.log(4, 4096)[:12] == b"".join(n.to_bytes(4, "little") for n in (2, 3, 0))
+        assert [n for n, _ in h.namespaces()] == [1, 2, 3]
+        assert [size(n) for n in (1, 2, 3)] == [1 << 20, 2 << 20, 3 << 20]
+        assert h.admin.identify(3, 2) != h.admin.identify(3, 1)
+        block = 1 << h.admin.identify(0, 2)[130]
+        h.q[0].write(5, b"n" * block, block, nsid=2)
+        h.q[0].flush(nsid=0xFFFFFFFF)
+        assert other.q[0].read(5, 1, block, nsid=2) == b"n" * block
+        assert h.q[0].status(1, out=bytes(block), nsid=3) == 0x20, "read-only"
+        assert not any("event=namespace " in line or "fail" in line or "incomplete" in line for line in reload(s))
+    with open(disks[1], "rb") as f:
+        assert b"n" * 512 in f.read()
+
+
+def test_a_reload_goes_on_serving_what_was_removed_or_altered_and_says_so():
+    a, b = NQN + "a", NQN + "b"
+    conf = path("alter.conf", text=f"[subsystem {a}]\nnamespace = ram:1M\nnamespace = ram:2M\n[subsystem {b}]\nnamespace = ram:1M\n")
+    with Liod(args=("--config", conf)) as s:
+        with Host(s.address, a) as ha, Host(s.address, b) as hb:
+            path("alter.conf", text=f"[subsystem {a}]\nnamespace = ram:3M\n[subsystem {NQN}c]\nnamespace = ram:1M\n"
+                 f"[subsystem {b}]\nnamespace = ram:1M\nnamespace = /nowhere\nnamespace = ram:4M\n")
+            said = reload(s)
+            for nqn, word in ((f"{a} nsid=1 store=ram:1M", "altered"), (f"{a} nsid=2 store=ram:2M", "removed"), (f"{NQN}c", "next start")):
+                assert any(f"event=reload-incomplete nqn={nqn} " in line and word in line for line in said), said
+            assert any(f"event=reload-failed nqn={b} nsid=2 waiting=1" in line and "/nowhere" in line for line in said), said
+            assert [n for n, _ in ha.namespaces()] == [1, 2] and [n for n, _ in hb.namespaces()] == [1]
+            assert len(ha.q[0].read(0, 1, ha.block, nsid=2)) == ha.block
+            # Numbers stay with places in the file: what waited comes behind what failed.
+            path("alter.conf", text=f"[subsystem {b}]\nnamespace = ram:1M\nnamespace = ram:5M\nnamespace = ram:4M\n")
+            reload(s)
+            pages = [hb.admin.identify(0, n) for n, _ in hb.namespaces()]
+            assert [int.from_bytes(p[:8], "little") << p[130] for p in pages] == [1 << 20, 5 << 20, 4 << 20]
+
+
+def test_a_subsystem_has_no_more_namespaces_than_it_says():
+    conf = path("many.conf", text=f"[subsystem {NQN}a]\n" + "namespace = null:1M\n" * 1023)
+    with Liod(args=("--config", conf)) as s, Host(s.address, NQN + "a") as h:
+        assert int.from_bytes(h.admin.identify(1)[516:520], "little") == 1024
+        with open(conf, "a") as f:
+            f.write("namespace = null:1M\n" * 2)
+        said = reload(s)
+        assert any("nsid=1025" in line and "at most 1024" in line for line in said), said
+        assert h.admin.identify(2)[4092:] == (1024).to_bytes(4, "little")
+        assert len(h.q[0].read(0, 1, h.block, nsid=1024)) == h.block
+    refused("--config", conf, says="at most 1024", name="ENOSPC")
+
+
 def notify_socket():
     where = path("notify")
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
