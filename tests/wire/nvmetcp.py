@@ -126,6 +126,8 @@ class Conn:
     def __init__(self, address, hdgst=False, ddgst=False, handshake=True, hpda=0, maxr2t=0, timeout=20):
         self.sock = socket.create_connection(address, timeout=timeout)
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.poll = select.poll()
+        self.poll.register(self.sock, select.POLLIN)
         self.timeout = timeout
         self.hdgst = self.ddgst = False
         self.buf = bytearray()
@@ -162,7 +164,7 @@ class Conn:
     def _fill(self, n, deadline):
         while len(self.buf) < n:
             left = deadline - time.monotonic()
-            if left <= 0 or not select.select([self.sock], [], [], left)[0]:
+            if left <= 0 or not self.poll.poll(left * 1000):
                 raise TimeoutError(f"nothing from the server for {self.timeout} s")
             try:
                 got = self.sock.recv(1 << 20)
