@@ -9,6 +9,7 @@
  *   tail call void @llvm.memcpy.p0i8.p0i8.i64(i8* align 1 %0, i8* align 1 %1, i64 %2, i1 false), !dbg !3
  *   call void @llvm.memset.p0.i64(ptr align 8 %0, i8 %v, i64 70, i1 false), !dbg !3, !tbaa !5
  *   %3 = load i64, ptr %2, align 1, !dbg !3
+ *   store atomic i64 %3, ptr %2 syncscope("singlethread") release, align 8, !dbg !3
  *   %7 = sdiv i64 %3, %6, !dbg !3
  *   %8 = tail call i64 @llvm.cttz.i64(i64 %7, i1 true), !range !9, !dbg !3
  * New values are named, so that the module's numbered ones stay in order.
@@ -396,6 +397,42 @@ static bool lower_access(struct lowering *lo, struct span line)
 	return true;
 }
 
+/*
+ * A sandbox has one thread: an atomic load or store is a plain one, and a fence is nothing.  (Atomic
+ * operations that BPF has stay as they are.)
+ */
+static bool lower_atomic(struct lowering *lo, struct span line)
+{
+	static const char align[] = ", align ";
+	struct span s = trim(line), before, rest;
+	struct text plain = {0};
+
+	if (starts(s, "fence "))
+		return true;
+	if (starts(s, "%"))
+		s = skip(s, find(s, " = ") + strlen(" = "));
+	if (!starts(s, "load atomic ") && !starts(s, "store atomic "))
+		return false;
+	before = (struct span){line.p, find(line, "atomic ")};
+	rest = skip(line, before.len + strlen("atomic "));
+	s = (struct span){rest.p, find(rest, align)}; /* ends in "[syncscope(…) ]ORDERING" */
+	rest = skip(rest, s.len);
+	while (s.len && s.p[s.len - 1] != ' ')
+		s.len--;
+	s.len = find(s, " syncscope(");
+	put_span(&plain, before);
+	put_span(&plain, trim(s));
+	put_span(&plain, rest);
+	line = (struct span){plain.p, plain.len};
+	if (!plain.failed && !lower_access(lo, line)) {
+		put_span(&lo->out, line);
+		puts_(&lo->out, "\n");
+	}
+	lo->out.failed |= plain.failed;
+	free(plain.p);
+	return true;
+}
+
 struct division {
 	const char *type, *a, *b, *debug;
 	unsigned int shift, serial;
@@ -594,8 +631,9 @@ char *cc_lower(const char *ir, size_t len, bool no_sdiv, size_t *out_len)
 		else if (starts(line, "}"))
 			body = false;
 		else if (body && starts(line, "  ") &&
-			 (lower_memcall(&lo, line) || lower_access(&lo, line) ||
-			  lower_division(&lo, line) || lower_zeros(&lo, line)))
+			 (lower_memcall(&lo, line) || lower_atomic(&lo, line) ||
+			  lower_access(&lo, line) || lower_division(&lo, line) ||
+			  lower_zeros(&lo, line)))
 			continue;
 		put_span(&lo.out, line);
 		puts_(&lo.out, "\n");

@@ -10,6 +10,7 @@
  *  - memcpy, memmove and memset of a variable or large length become calls of the helpers;
  *  - accesses get their natural alignment (the sandbox allows any, while clang would take a misaligned
  *    one apart into bytes);
+ *  - atomic loads and stores become plain ones, fences nothing: a sandbox has one thread;
  *  - with @no_sdiv (instruction sets below v4) signed division becomes unsigned division and signs;
  *  - counts of leading and trailing zeros become counts of ones (older clangs crash on the former).
  * Returns malloc'd text, or NULL: no memory.

@@ -137,6 +137,16 @@ def test_signed_division_rounds_towards_zero_in_every_instruction_set():
         return (uint8_t *)o - ctx->out; }""", data) == want
 
 
+def test_atomic_operations_and_fences_of_one_thread_compile():
+    data = struct.pack("<4Q", 5, 7, 2**40, 9)
+    assert answer(b"""LAMBDA_MAP(f) { uint64_t *p = (uint64_t *)ctx->in; uint32_t *q = (uint32_t *)(ctx->in + 8);
+        if (ctx->out_cap < 32 || ctx->in_len < 32) return -ENOSPC;
+        uint64_t a = __atomic_load_n(p, __ATOMIC_ACQUIRE); uint32_t b = __atomic_load_n(q, __ATOMIC_SEQ_CST);
+        __sync_synchronize(); __atomic_signal_fence(__ATOMIC_SEQ_CST);
+        __atomic_store_n(p + 2, a + b, __ATOMIC_RELEASE); __sync_fetch_and_add(p + 3, a); __sync_lock_release(q);
+        memcpy(ctx->out, ctx->in, 32); return 32; }""", data) == struct.pack("<4Q", 5, 0, 12, 14)
+
+
 def test_zeros_and_ones_of_any_width_are_counted():
     values = [0, 1, 2, 3, 0x80, 0x7f, 0x8000, 0x10000, 2**31, 2**32 - 1, 2**32, 2**63, 2**64 - 1, 0x00f0000000000000]
     want = b""
