@@ -78,7 +78,7 @@ static uint64_t whole_pages(uint64_t bytes)
 	return (bytes + SBPF_PAGE - 1) & ~(uint64_t)(SBPF_PAGE - 1);
 }
 
-/* ---- making and freeing ---- */
+/* ---- making ---- */
 
 static _Atomic unsigned int forks;
 
@@ -164,25 +164,6 @@ static int map_readonly(struct sbpf_sandbox *sb)
 		return -errno;
 	}
 	return mprotect(sb->base, SBPF_WRITABLE_FROM, PROT_NONE) ? -errno : 0;
-}
-
-static void sandbox_free(struct sbpf_sandbox *sb)
-{
-	if (sb->base && !sb->lost)
-		munmap(sb->base - SBPF_GUARD, SBPF_SPACE + 2 * SBPF_GUARD);
-	if (sb->alias)
-		munmap(sb->alias, SBPF_WRITABLE_FROM);
-	free(sb);
-}
-
-void sbpf_sandbox_free(struct sbpf_sandbox *sb)
-{
-	while (sb) {
-		struct sbpf_sandbox *next = sb->next;
-
-		sandbox_free(sb);
-		sb = next;
-	}
 }
 
 /* ---- pages ---- */
@@ -381,6 +362,77 @@ int sbpf_sandbox_map(struct sbpf_sandbox *sb, int fd, uint64_t offset, uint64_t 
 	return r;
 }
 
+/* ---- freeing ---- */
+
+/* An emulator takes a tenth of a second for a reservation, so there empty ones are kept. */
+static pthread_mutex_t kept_lock = PTHREAD_MUTEX_INITIALIZER;
+static struct sbpf_sandbox *kept;
+
+static void unmap(struct sbpf_sandbox *sb)
+{
+	if (sb->base && !sb->lost)
+		munmap(sb->base - SBPF_GUARD, SBPF_SPACE + 2 * SBPF_GUARD);
+	if (sb->alias)
+		munmap(sb->alias, SBPF_WRITABLE_FROM);
+	free(sb);
+}
+
+/* One that a fork copied shares its read-only pages with the parent's: not ours to use. */
+static bool is_copy(const struct sbpf_sandbox *sb)
+{
+	return sb->forks != atomic_load_explicit(&forks, memory_order_relaxed);
+}
+
+static struct sbpf_sandbox *kept_take(void)
+{
+	struct sbpf_sandbox *sb;
+
+	pthread_mutex_lock(&kept_lock);
+	while ((sb = kept)) {
+		kept = sb->next;
+		sb->next = NULL;
+		if (!is_copy(sb))
+			break;
+		unmap(sb);
+	}
+	pthread_mutex_unlock(&kept_lock);
+	return sb;
+}
+
+static bool kept_put(struct sbpf_sandbox *sb)
+{
+	if (!sb->base || !sb->alias || is_copy(sb))
+		return false;
+	if (sb->in_file)
+		file_unmap(sb);
+	for (unsigned int win = 0; win < SBPF_WINDOWS; win++)
+		if (sb->size[win])
+			window_shrink(sb, win, 0);
+	if (sb->lost)
+		return false;
+	pthread_mutex_lock(&kept_lock);
+	sb->next = kept;
+	kept = sb;
+	pthread_mutex_unlock(&kept_lock);
+	return true;
+}
+
+static void sandbox_free(struct sbpf_sandbox *sb)
+{
+	if (!emulated || !kept_put(sb))
+		unmap(sb);
+}
+
+void sbpf_sandbox_free(struct sbpf_sandbox *sb)
+{
+	while (sb) {
+		struct sbpf_sandbox *next = sb->next;
+
+		sandbox_free(sb);
+		sb = next;
+	}
+}
+
 /* ---- the runtime's own windows ---- */
 
 static int fill_constants(struct sbpf_sandbox *sb)
@@ -445,15 +497,17 @@ static struct sbpf_sandbox *pool_take(struct sbpf_program *prog)
 
 static struct sbpf_sandbox *sandbox_new(struct sbpf_program *prog, int *r)
 {
-	struct sbpf_sandbox *sb = calloc(1, sizeof(*sb));
+	struct sbpf_sandbox *sb = kept_take();
 
 	*r = -ENOMEM;
+	if (!sb)
+		sb = calloc(1, sizeof(*sb));
 	if (!sb)
 		return NULL;
 	sb->prog = prog;
 	sb->forks = atomic_load_explicit(&forks, memory_order_relaxed);
-	*r = reserve(sb);
-	if (!*r)
+	*r = sb->base ? 0 : reserve(sb);
+	if (!*r && !sb->alias)
 		*r = map_readonly(sb);
 	if (!*r)
 		*r = fill_constants(sb);
@@ -473,9 +527,7 @@ int sbpf_sandbox_get(struct sbpf_program *prog, struct sbpf_sandbox **out)
 	pthread_once(&once, first_time);
 	sbpf_fault_install();
 	*out = NULL;
-	/* One that a fork copied shares its read-only pages with the parent's: not ours to use. */
-	while ((sb = pool_take(prog)) &&
-	       sb->forks != atomic_load_explicit(&forks, memory_order_relaxed))
+	while ((sb = pool_take(prog)) && is_copy(sb))
 		sandbox_free(sb);
 	if (!sb)
 		sb = sandbox_new(prog, &r);
