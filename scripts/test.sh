@@ -7,6 +7,7 @@ set -uo pipefail
 cd "$(dirname "$0")/.." || exit 2
 fuzz_seconds=${FUZZ_SECONDS:-20}
 passed=0 failed=0 skipped=0
+only=() # arguments of meson test that choose suites
 
 ok() {
 	passed=$((passed + 1))
@@ -46,7 +47,7 @@ suite() { # suite DIR TITLE [MESON ARGS...]
 	fi
 	ok "$title builds without a warning"
 	rm -f "$dir/meson-logs/testlog.junit.xml"
-	meson test -C "$dir" --no-rebuild --num-processes "$(nproc)" >"$log" 2>&1 || tail -n 80 "$log"
+	meson test -C "$dir" --no-rebuild --num-processes "$(nproc)" "${only[@]}" >"$log" 2>&1 || tail -n 80 "$log"
 	local counts
 	if ! counts=$(python3 scripts/count-tests.py "$dir/meson-logs/testlog.junit.xml"); then
 		tail -n 40 "$log"
@@ -99,6 +100,17 @@ if [ "${1:-}" != quick ]; then
 	CC=clang-19 suite build-clang clang-19
 	suite build-asan "gcc with ASan and UBSan" -Db_sanitize=address,undefined -Db_lundef=false \
 		-Dbuildtype=debugoptimized
+	if [ -f build/aarch64/root.cross ]; then
+		export LAMBDA_ROUNDS=200 SBPF_ONE_IN=10 # an emulator is slow
+		only=(--suite unit --suite conformance --suite differential --suite hostile)
+		suite build-aarch64 "aarch64 under qemu-user" --cross-file build/aarch64/root.cross \
+			--cross-file scripts/aarch64.cross
+		unset LAMBDA_ROUNDS SBPF_ONE_IN
+		only=()
+	else
+		echo "skipped - aarch64 under qemu-user: not set up; run scripts/setup.sh --aarch64"
+		skipped=$((skipped + 1))
+	fi
 	if [ ! -f build-fuzz/build.ninja ]; then
 		CC=clang-19 meson setup build-fuzz -Dfuzz=true -Db_lundef=false -Dbuildtype=debugoptimized \
 			>build-fuzz.log 2>&1 || cat build-fuzz.log

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""sbpf plugin keeps the convention of conformance runners, for every published vector."""
+"""sbpf plugin keeps the convention of conformance runners, for every published vector.
+
+SBPF_ONE_IN=N takes one in N of them, where an emulator is slow to start.
+"""
 import os
 
 import tap
@@ -21,9 +24,9 @@ def tiers():
 
 def vectors():
     with open(os.path.join(HERE, "isa_vectors.tsv"), encoding="ascii") as f:
-        for line in f:
-            if not line.startswith("#"):
-                yield line.rstrip("\n").split("\t")
+        lines = [line for line in f if not line.startswith("#")]
+    for line in lines[:: int(os.environ.get("SBPF_ONE_IN", "1"))]:
+        yield line.rstrip("\n").split("\t")
 
 
 def refused(*args, stdin=RETURN_42):

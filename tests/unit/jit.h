@@ -6,8 +6,6 @@
 #ifndef TESTS_UNIT_JIT_H
 #define TESTS_UNIT_JIT_H
 
-#include <stdlib.h>
-
 #include "insns.h"
 #if defined(__x86_64__)
 #include "sbpf/jit_x86_64_emit.h"
@@ -58,20 +56,6 @@ struct maker {
 		memcpy(&(m)->insns[(m)->n], put_, sizeof(put_));   \
 		(m)->n += N_ELEMS(put_);                           \
 	} while (0)
-
-/*
- * SBPF_ONE_IN=N runs one in N of the programs of each test: under an emulator each sandbox takes a
- * tenth of a second.
- */
-static inline bool left_out(void)
-{
-	static unsigned long n, one_in;
-	const char *s = getenv("SBPF_ONE_IN");
-
-	if (!one_in)
-		one_in = s && strtoul(s, NULL, 10) ? strtoul(s, NULL, 10) : 1;
-	return n++ % one_in != 0;
-}
 
 /* A register that is none of a, b and c. */
 static inline unsigned int other_than(unsigned int a, unsigned int b, unsigned int c)

@@ -58,8 +58,6 @@ static void calls_keep_registers_frames_and_the_stack(void **state)
 			uint64_t fuel = 0;
 			struct maker m = {.n = 0};
 
-			if (left_out())
-				continue;
 			/* twice, so that the second chain finds the frames of the first */
 			PUT(&m, MOVR(6, 1), MOV(7, 77), MOV(8, 88), MOV(9, 99), CALL(9), CALL(8),
 			    ADDR(0, 7), ADDR(0, 8), ADDR(0, 9), ADDR(0, 6),
@@ -220,8 +218,9 @@ static void where_code_cannot_be_made_executable_the_interpreter_runs(void **sta
 	sbpf_program_unref(prog);
 	assert_true(WIFEXITED(status));
 	if (WEXITSTATUS(status) == 77)
-		skip(); /* Linux before 6.3 */
-	assert_int_equal(WEXITSTATUS(status), 0);
+		print_message("# not tried: PR_SET_MDWE needs Linux 6.3\n");
+	else
+		assert_int_equal(WEXITSTATUS(status), 0);
 }
 
 static void a_million_instructions_compile_and_run(void **state)
