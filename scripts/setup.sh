@@ -19,10 +19,12 @@ want=("${build[@]}" "${check[@]}" "${measure[@]}")
 [ "${1:-}" != --guest ] || want+=("${guest[@]}")
 [ "${1:-}" != --aarch64 ] || want+=("${aarch64[@]}")
 missing=()
-arch=$(dpkg --print-architecture)
+native=$(dpkg --print-architecture)
 for p in "${want[@]}"; do
-	case $p in *:*) q=$p ;; *) q=$p:$arch ;; esac
-	[ "$(dpkg-query -W -f='${db:Status-Status}' "$q" 2>/dev/null)" = installed ] || missing+=("$p")
+	arch=$native
+	[ "$p" = "${p%:*}" ] || arch=${p##*:}
+	dpkg-query -W -f='${Architecture} ${db:Status-Status}\n' "$p" 2>/dev/null |
+		grep -Eqx "(all|$arch) installed" || missing+=("$p")
 done
 if [ ${#missing[@]} -gt 0 ]; then
 	run=()
