@@ -77,7 +77,7 @@ static void calls_keep_registers_frames_and_the_stack(void **state)
 				assert_int_equal(traced, 2);
 				assert_int_equal(call.r0, 1000 + 77 + 88 + 99 + 5 + 7 +
 								  (depth - 1) * (depth - 2) / 2);
-				if (tier != SBPF_TIER_INTERP)
+				if (tier != SBPF_TIER_INTERP && counts_fuel(tier))
 					assert_int_equal(call.fuel_used, fuel);
 				fuel = call.fuel_used;
 			}
@@ -251,6 +251,8 @@ static void a_million_instructions_compile_and_run(void **state)
 	{
 		struct sbpf_call call = a_call(tier, 0, 0);
 
+		if (!counts_fuel(tier))
+			continue; /* an optimizing tier has a limit of its own */
 		call.fuel = 10 * SBPF_MAX_INSNS;
 		expect(sb, &call, 0, &err);
 		assert_int_equal(call.r0, 1);
