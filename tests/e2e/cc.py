@@ -115,6 +115,26 @@ def test_comparisons_and_searches_of_the_c_library_work():
         return 10; }""", b"needle\0needle\0") == bytes([6, 1, 1, 3, 3, 1, 1, ord("N"), 1, 14])
 
 
+def test_numbers_are_read_and_strings_joined_as_in_C():
+    cases = [("0", 10, 0, 1), ("  -42x", 10, -42, 5), ("+7 ", 0, 7, 2), ("0x1fg", 0, 31, 4), ("0X1F", 16, 31, 4), ("0755", 0, 493, 4),
+             ("0x", 0, 0, 1), ("0xg", 16, 0, 1), ("zz", 36, 1295, 2), ("129", 2, 1, 1), ("", 10, 0, 0), ("-", 10, 0, 0), ("x", 10, 0, 0),
+             ("9223372036854775807", 10, 2**63 - 1, 19), ("9223372036854775808", 10, 2**63 - 1, 19),
+             ("-9223372036854775808", 10, -2**63, 20), ("-99999999999999999999", 10, -2**63, 21)]
+    data = b"".join(text.encode().ljust(31, b"\0") + bytes([base]) for text, base, _, _ in cases)
+    want = b"".join(struct.pack("<qQ", value, used) for _, _, value, used in cases)
+    assert answer(b"""#include <stdlib.h>
+        LAMBDA_MAP(f) { uint64_t n = ctx->in_len / 32; if (ctx->out_cap < 16 * n) return -ENOSPC;
+        for (uint64_t i = 0; i < n; i++) { char *s = (char *)ctx->in + 32 * i, *end;
+        lambda_store64(ctx->out + 16 * i, strtol(s, &end, s[31])); lambda_store64(ctx->out + 16 * i + 8, end - s); }
+        return 16 * n; }""", data) == want
+    assert answer(b"""#include <stdlib.h>
+        LAMBDA_MAP(f) { char *s = (char *)ctx->in, *o = (char *)ctx->out; if (ctx->out_cap < 64) return -ENOSPC;
+        strncpy(o, s, 20); strcpy(o + 20, strrchr(s, '/')); strcat(o + 20, strstr(s, "us")); o[50] = strspn(s, "/rsu");
+        o[51] = strcspn(s + 1, "/"); o[52] = strstr(s, "nope") == 0; o[53] = atoi("12abc"); o[54] = strtoul("0xff", 0, 0);
+        o[55] = strrchr(s, 'q') == 0; return 64; }""", b"/usr/bin\0") == \
+        b"/usr/bin".ljust(20, b"\0") + b"/binusr/bin".ljust(30, b"\0") + bytes([5, 3, 1, 12, 255, 1]).ljust(14, b"\0")
+
+
 def c_divide(a, b):
     q = abs(a) // abs(b)
     return q if (a < 0) == (b < 0) else -q

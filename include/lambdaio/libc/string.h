@@ -62,4 +62,58 @@ static inline char *strchr(const char *s, int c)
 	return (char *)s;
 }
 
+static inline char *strrchr(const char *s, int c)
+{
+	const char *last = NULL;
+
+	do
+		if (*s == (char)c)
+			last = s;
+	while (*s++);
+	return (char *)last;
+}
+
+static inline char *strstr(const char *hay, const char *needle)
+{
+	return (char *)lambda_memmem(hay, strlen(hay), needle, strlen(needle));
+}
+
+static inline size_t strspn(const char *s, const char *accept)
+{
+	size_t n = 0;
+
+	while (s[n] && strchr(accept, s[n]))
+		n++;
+	return n;
+}
+
+static inline size_t strcspn(const char *s, const char *reject)
+{
+	size_t n = 0;
+
+	while (s[n] && !strchr(reject, s[n]))
+		n++;
+	return n;
+}
+
+static inline char *strcpy(char *dst, const char *src)
+{
+	return (char *)memcpy(dst, src, strlen(src) + 1);
+}
+
+static inline char *strncpy(char *dst, const char *src, size_t n)
+{
+	size_t len = strnlen(src, n);
+
+	memcpy(dst, src, len);
+	memset(dst + len, 0, n - len);
+	return dst;
+}
+
+static inline char *strcat(char *dst, const char *src)
+{
+	strcpy(dst + strlen(dst), src);
+	return dst;
+}
+
 #endif /* LAMBDAIO_LIBC_STRING_H */
