@@ -125,7 +125,8 @@ static void on_fault(int sig, siginfo_t *info, void *context)
 		return;
 	}
 	x->error = sig == SIGBUS ? -EIO : -EFAULT;
-	x->address = (uintptr_t)info->si_addr - (uintptr_t)x->base;
+	/* An offset may have taken it into a guard; what it means is the address cut to 32 bits. */
+	x->address = (uint32_t)((uintptr_t)info->si_addr - (uintptr_t)x->base);
 	x->host_pc = machine_pc(context);
 	/* The kernel changed no mask on the way in (SA_NODEFER), so there is none to restore. */
 	siglongjmp(x->env, 1);

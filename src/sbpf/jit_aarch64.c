@@ -181,34 +181,59 @@ static bool fits_ccmp(const struct sbpf_insn *insn)
 	return BPF_SRC(insn->code) == BPF_X || (insn->imm > -32 && insn->imm < 32);
 }
 
-/* Constants of closing conditions, kept in registers where no call would overwrite them. */
+static void keep(struct jit *j, int32_t value, bool is_base)
+{
+	if (j->n_consts < JIT_CONSTS && !a64_kept(j, value, is_base))
+		j->consts[j->n_consts++] = (struct jit_const){value, is_base};
+}
+
+static bool is_access(const struct sbpf_insn *insn)
+{
+	return BPF_CLASS(insn->code) == BPF_LDX || BPF_CLASS(insn->code) == BPF_ST ||
+	       BPF_CLASS(insn->code) == BPF_STX;
+}
+
+/*
+ * Functions that call nothing have registers to spare for what their loops use: constants of closing
+ * conditions, and the base plus the offset of an access.
+ */
 static void choose_consts(struct jit *j)
 {
 	const struct sbpf_func *func = &j->prog->funcs[j->func];
+	uint32_t pc = func->start, end = func->end;
 
 	j->n_consts = 0;
 	if (j->func_flags[j->func] & JIT_FUNC_CALLS)
 		return;
-	for (uint32_t pc = func->start; pc < func->end && j->n_consts < JIT_CONSTS; pc++) {
+	while (pc < end && !(j->prog->insn_flags[pc] & SBPF_INSN_LOOP))
+		pc++;
+	while (pc < end && !is_back_edge(j, end - 1))
+		end--;
+	for (; pc < end; pc++) {
 		const struct sbpf_insn *insn = &j->prog->insns[pc];
-		unsigned int i = 0;
+		unsigned int base = BPF_CLASS(insn->code) == BPF_LDX ? insn->src : insn->dst;
 
-		if (j->prog->insn_flags[pc] & SBPF_INSN_TAIL || !is_closing(j, pc) ||
-		    fits_ccmp(insn))
+		if (j->prog->insn_flags[pc] & SBPF_INSN_TAIL)
 			continue;
-		while (i < j->n_consts && j->consts[i] != insn->imm)
-			i++;
-		j->consts[i] = insn->imm;
-		j->n_consts += i == j->n_consts;
+		if (is_access(insn) && base != 10 && insn->off && insn->off > -4096 &&
+		    insn->off < 4096)
+			keep(j, insn->off, true);
+		else if (is_closing(j, pc) && !fits_ccmp(insn))
+			keep(j, insn->imm, false);
 	}
 }
 
-static bool is_const(const struct jit *j, int32_t imm)
+static void load_consts(struct jit *j)
 {
-	for (unsigned int i = 0; i < j->n_consts; i++)
-		if (j->consts[i] == imm)
-			return true;
-	return false;
+	for (unsigned int i = 0; i < j->n_consts; i++) {
+		int32_t v = j->consts[i].value;
+
+		if (!j->consts[i].is_base)
+			a64_const(j, A64_CONST + i, (uint64_t)(int64_t)v);
+		else
+			a64_rri(j, true, v < 0 ? A64_SUB : A64_ADD, A64_CONST + i, A64_BASE,
+				(uint32_t)(v < 0 ? -v : v));
+	}
 }
 
 /* Compare if the flags say that there was fuel, else make the condition false. */
@@ -257,7 +282,7 @@ static void conditional_jump(struct jit *j, uint32_t pc, uint32_t target)
 		a64_b_short(j, test, jit_place_of(j, target));
 	} else if (target > pc) {
 		jump_if(j, a64_compare(j, insn), jit_place_of(j, target));
-	} else if (is_closing(j, pc) && (fits_ccmp(insn) || is_const(j, insn->imm))) {
+	} else if (is_closing(j, pc) && (fits_ccmp(insn) || a64_kept(j, insn->imm, false))) {
 		closing_jump(j, pc, target);
 	} else {
 		skip = a64_skip(j, test ? zero_test(insn, false)
@@ -384,8 +409,7 @@ void jit_arch_prologue(struct jit *j)
 	for (unsigned int i = 2; i < n; i += 2)
 		a64_pair(j, A64_STP, regs[i], second(regs, n, i), A64_SP, 8 * (int32_t)i);
 	choose_consts(j);
-	for (unsigned int i = 0; i < j->n_consts; i++)
-		a64_const(j, A64_CONST + i, (uint64_t)(int64_t)j->consts[i]);
+	load_consts(j);
 	if (flags & JIT_FUNC_CALLED) {
 		zero_frame(j, func->frame);
 		zero_unset(j, 1 | (uint32_t)func->writes << 6);

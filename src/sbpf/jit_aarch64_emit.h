@@ -100,6 +100,8 @@ enum a64_op {
 
 /* jit_aarch64_insn.c: everything but jumps, calls and exits; returns how many instructions it ate. */
 uint32_t jit_straight(struct jit *j, uint32_t pc);
+/* The register that holds a constant, or the sandbox's base plus it; 0 if none does. */
+unsigned int a64_kept(const struct jit *j, int32_t value, bool is_base);
 /* A register that holds imm, sign-extended: one of the function's constants, else x16, set here. */
 unsigned int a64_operand(struct jit *j, bool w, int32_t imm);
 /* Set the flags for a conditional jump; returns the condition on which it is taken. */

@@ -19,11 +19,20 @@ static uint64_t extended(bool w, int32_t imm)
 	return w ? (uint64_t)(int64_t)imm : (uint32_t)imm;
 }
 
-unsigned int a64_operand(struct jit *j, bool w, int32_t imm)
+unsigned int a64_kept(const struct jit *j, int32_t value, bool is_base)
 {
 	for (unsigned int i = 0; i < j->n_consts; i++)
-		if (j->consts[i] == imm)
+		if (j->consts[i].value == value && j->consts[i].is_base == is_base)
 			return A64_CONST + i;
+	return 0;
+}
+
+unsigned int a64_operand(struct jit *j, bool w, int32_t imm)
+{
+	unsigned int reg = a64_kept(j, imm, false);
+
+	if (reg)
+		return reg;
 	a64_const(j, A64_TMP, extended(w, imm));
 	return A64_TMP;
 }
@@ -454,8 +463,10 @@ unsigned int a64_compare(struct jit *j, const struct sbpf_insn *insn)
 /*
  * Base plus a 32-bit index that the access itself extends: whatever the register holds, the access
  * stays within 4 GiB (and 7 bytes) of the sandbox's start.  No compare, no branch: nothing to
- * mispredict, so it holds under speculation as well.  r10 is not the program's to change, so its
- * host address is kept ready and takes offsets, which cannot leave the guards.
+ * mispredict, so it holds under speculation as well.  An offset is added to the index before that is
+ * cut, or, where a register is to spare, to the base: what then is not cut lies in a guard instead of
+ * a hole, and faults either way.  r10 is not the program's to change, so its host address is kept
+ * ready and takes offsets.
  */
 static void address(struct jit *j, unsigned int reg, int16_t off, struct a64_place *at)
 {
@@ -467,6 +478,8 @@ static void address(struct jit *j, unsigned int reg, int16_t off, struct a64_pla
 			at->base = A64_TMP;
 			at->off = 0;
 		}
+	} else if (off && a64_kept(j, off, true)) {
+		at->base = a64_kept(j, off, true);
 	} else if (off) {
 		add_small(j, false, A64_TMP, at->index, off);
 		at->index = A64_TMP;

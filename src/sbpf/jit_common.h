@@ -59,8 +59,11 @@ struct jit {
 	bool bmi2;
 
 	/* aarch64 */
-	uint32_t helpers_at;        /* the stubs that call helpers */
-	int32_t consts[JIT_CONSTS]; /* what the function keeps in registers */
+	uint32_t helpers_at; /* the stubs that call helpers */
+	struct jit_const {
+		int32_t value;
+		bool is_base; /* the sandbox's plus value, else value */
+	} consts[JIT_CONSTS]; /* what the function keeps in registers */
 	unsigned int n_consts;
 };
 

@@ -502,15 +502,18 @@ static void addresses_wrap_at_4_gib(void **state)
 	};
 
 	for (size_t i = 0; i < N_ELEMS(rows); i++)
-		for (unsigned int k = 0; k < 4; k++) {
+		for (unsigned int k = 0; k < 8; k++) {
+			bool byte = k >> 1 & 1, in_loop = k >> 2;
 			struct maker m;
 
 			begin(&m);
 			PUT(&m, LDDW(3, rows[i].reg));
 			if (k % 2)
-				PUT(&m, STORE(k > 1 ? BPF_B : BPF_DW, 3, rows[i].off, 4));
+				PUT(&m, STORE(byte ? BPF_B : BPF_DW, 3, rows[i].off, 4));
 			else
-				PUT(&m, LOAD(k > 1 ? BPF_B : BPF_DW, 4, 3, rows[i].off));
+				PUT(&m, LOAD(byte ? BPF_B : BPF_DW, 4, 3, rows[i].off));
+			if (in_loop) /* offsets in loops may be kept ready */
+				PUT(&m, JNE(3, 0, -2));
 			end(&m);
 			same_on_both(&m, false);
 			assert_int_equal(seen[1].code, -EFAULT);
