@@ -79,11 +79,15 @@ static int read_file(const struct pack *pk, const char *name, const char *path, 
 	if (fd < 0)
 		rc = -errno;
 	while (!rc) {
+		if (len > most) {
+			rc = -EFBIG;
+			break;
+		}
 		if (len == cap) {
-			cap = cap ? 2 * cap : 4096;
-			grown = cap <= most ? realloc(buf, cap) : NULL;
+			cap = cap < 4096 ? 4096 : cap < most / 2 ? 2 * cap : most + 1;
+			grown = realloc(buf, cap);
 			if (!grown) {
-				rc = cap <= most ? -ENOMEM : -EFBIG;
+				rc = -ENOMEM;
 				break;
 			}
 			buf = grown;
@@ -98,14 +102,19 @@ static int read_file(const struct pack *pk, const char *name, const char *path, 
 	}
 	if (fd >= 0)
 		close(fd);
-	if (rc) {
+	if (rc)
 		free(buf);
+	if (rc == -EFBIG)
+		return lambda_fail(pk->err, rc,
+				   "argument '%s': '%.200s' is too large; all arguments together "
+				   "may have %llu bytes",
+				   name, path, (unsigned long long)most);
+	if (rc)
 		return lambda_fail(
 			pk->err, rc,
 			"argument '%s': cannot read '%.200s': %s; @FILE needs a file that can "
 			"be read, and @@ begins a value with '@'",
 			name, path, strerrordesc_np(-rc));
-	}
 	out->file = buf;
 	out->len = len;
 	return 0;

@@ -31,6 +31,8 @@ FUNCTIONS = {
         LAMBDA_OUTPUT("n:u64");
         LAMBDA_FOLD(forgets, struct s) { st->n += ctx->in_len; return 0; }
         LAMBDA_MERGE(forgets, struct s) { (void)st; (void)other; return 0; }""",
+    "measures": """LAMBDA_ARGS("blob:text"); LAMBDA_OUTPUT("n:u64");
+        LAMBDA_MAP(measures) { lambda_store64(ctx->out, ctx->arg_len); return 8; }""",
     "takes": 'LAMBDA_ARGS("k:u8 w:i16[3]=1,2,3"); LAMBDA_MAP(takes) { (void)ctx; return 0; }',
     "fails": 'LAMBDA_MAP(fails) { (void)ctx; return -EDOM; }',
     "strays": 'LAMBDA_MAP(strays) { (void)ctx; *(volatile char *)96 = 1; return 0; }',
@@ -294,6 +296,15 @@ def test_arguments_go_by_name_by_order_and_from_a_file():
     fails(r"colour.*\(EINVAL\)", "run", "grep", f, "tcp", "colour=red")
     fails(r"invert.*\(E(INVAL|RANGE)\)", "run", "grep", f, "tcp", "invert=many")
     fails(r"\(ENOENT\)", "run", "grep", f, "pattern=@" + tmp("missing"))
+
+
+def test_an_argument_from_a_file_may_fill_the_arguments_window_and_no_more():
+    large, o = file("large", b""), function("measures")
+    for size, memory, expected in ((300 << 20, "1G", b"%d\n" % (4 + (300 << 20))), (700 << 20, "2G", b"")):
+        os.truncate(large, size)
+        status, out, err = run(LIO, "run", o, words(), "blob=@" + large, "--memory", memory)
+        assert out == expected and (expected or (status == 2 and "(EFBIG)" in err)), (status, err)
+    os.remove(large)
 
 
 def test_adjacent_ranges_add_up():
