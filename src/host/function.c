@@ -291,6 +291,10 @@ int lio_load(const char *name_or_path, struct lio_function **out)
 	*out = NULL;
 	if (!name_or_path)
 		return host_fail(-EINVAL, "function: no name given; name one or give a path");
+	if (ends_in(name_or_path, ".c"))
+		return host_fail(-ENOEXEC,
+				 "%s: is source; compile it with lio cc and give the object",
+				 name_or_path);
 	if (!strchr(name_or_path, '/') && !ends_in(name_or_path, ".o"))
 		return load_name(name_or_path, out);
 	rc = load_path(name_or_path, out);

@@ -408,6 +408,12 @@ def test_every_failure_names_a_way_out():
         assert status == 2 and re.search(r" \([A-Z0-9]+\); .*[a-z]", err) and err.count("\n") == 1, (argv, err)
 
 
+def test_source_is_no_object():
+    for name in ("mine.c", "./mine.c"):
+        status, _, err = run(LIO, "run", name, words())
+        assert status == 2 and "(ENOEXEC)" in err and "lio cc" in err, err
+
+
 def test_an_object_that_is_none_is_named():
     for bad in (words(), file("empty.o", b"")):
         status, _, err = run(LIO, "run", bad if "/" in bad else "./" + bad, words())
