@@ -25,6 +25,8 @@
 /* A move has to hold all its bytes in registers before it stores the first. */
 #define INLINE_MOVE 64u
 
+#define MOST_ARGUMENTS 5u /* of a BPF function: r1 to r5 */
+
 struct text {
 	char *p;
 	size_t len, cap;
@@ -611,6 +613,37 @@ static void put_declarations(struct lowering *lo)
 			 width);
 		puts_(&lo->out, buf);
 	}
+}
+
+static bool uncallable(struct span define)
+{
+	size_t args = 0;
+
+	define = skip(define, find(define, "@"));
+	define = skip(define, find(define, "("));
+	while (define.len && define.p[0] != ')') {
+		define = skip(define, 1);
+		if (define.len && define.p[0] == ')')
+			break;
+		args++;
+		define = skip(define, until(define, ",)"));
+	}
+	return args > MOST_ARGUMENTS;
+}
+
+bool cc_needs_inlining(const char *ir, size_t len)
+{
+	for (size_t at = 0; at < len;) {
+		const char *end = memchr(ir + at, '\n', len - at);
+		struct span line = {ir + at, end ? (size_t)(end - ir - at) : len - at};
+
+		at += line.len + 1;
+		if (starts(line, "define internal ") &&
+		    (uncallable(line) || find(line, " sret(") < line.len ||
+		     find(line, " byval(") < line.len))
+			return true;
+	}
+	return false;
 }
 
 char *cc_lower(const char *ir, size_t len, bool no_sdiv, size_t *out_len)

@@ -17,4 +17,10 @@
  */
 char *cc_lower(const char *ir, size_t len, bool no_sdiv, size_t *out_len);
 
+/*
+ * Whether a static function of @ir has a signature that BPF has no call for: more than five arguments, or a
+ * structure by value.  Inlined into its callers it needs none.
+ */
+bool cc_needs_inlining(const char *ir, size_t len);
+
 #endif /* TOOLS_CC_LOWER_H */

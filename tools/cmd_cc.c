@@ -239,7 +239,22 @@ static void add_common(struct argv *a, const struct compiler *c, char mcpu[16])
 	}
 }
 
-static int to_ir(const struct job *job, const struct compiler *c, int out)
+/* All of an anonymous file; munmap'd by the caller. */
+static int map_all(int fd, void **p, size_t *len)
+{
+	struct stat st;
+
+	*len = 0;
+	if (fstat(fd, &st) < 0)
+		return -errno;
+	*len = (size_t)st.st_size;
+	if (!*len)
+		return -ENODATA;
+	*p = mmap(NULL, *len, PROT_READ, MAP_PRIVATE, fd, 0);
+	return *p == MAP_FAILED ? -errno : 0;
+}
+
+static int run_to_ir(const struct job *job, const struct compiler *c, int out, bool inline_all)
 {
 	struct argv a = {.n = 0};
 	char mcpu[16];
@@ -248,6 +263,12 @@ static int to_ir(const struct job *job, const struct compiler *c, int out)
 	add(&a, "-nostdlibinc");
 	for (size_t i = 0; i < job->n_passed; i++)
 		add(&a, job->passed[i]);
+	if (inline_all) /* its warnings have been shown */
+		for (const char *const *p =
+			     (const char *const[]){"-w", "-mllvm", "-inline-threshold=1000000",
+						   NULL};
+		     *p; p++)
+			add(&a, *p);
 	add(&a, "-I");
 	add(&a, job->include);
 	add(&a, "-isystem");
@@ -257,6 +278,25 @@ static int to_ir(const struct job *job, const struct compiler *c, int out)
 	     *p; p++)
 		add(&a, *p);
 	return run(&a, -1, out, -1, job->verbose);
+}
+
+/* A second time, with everything inlined, where a static function is one that BPF cannot call. */
+static int to_ir(const struct job *job, const struct compiler *c, int out)
+{
+	void *ir;
+	size_t len;
+	bool again;
+	int status = run_to_ir(job, c, out, false);
+
+	if (status || map_all(out, &ir, &len))
+		return status;
+	again = cc_needs_inlining(ir, len);
+	munmap(ir, len);
+	if (!again)
+		return 0;
+	if (ftruncate(out, 0) < 0 || lseek(out, 0, SEEK_SET) < 0)
+		return -errno;
+	return run_to_ir(job, c, out, true);
 }
 
 static int to_object(const struct job *job, const struct compiler *c, int in, int out)
@@ -271,21 +311,6 @@ static int to_object(const struct job *job, const struct compiler *c, int in, in
 	     *p; p++)
 		add(&a, *p);
 	return run(&a, in, out, -1, job->verbose);
-}
-
-/* All of an anonymous file; munmap'd by the caller. */
-static int map_all(int fd, void **p, size_t *len)
-{
-	struct stat st;
-
-	*len = 0;
-	if (fstat(fd, &st) < 0)
-		return -errno;
-	*len = (size_t)st.st_size;
-	if (!*len)
-		return -ENODATA;
-	*p = mmap(NULL, *len, PROT_READ, MAP_PRIVATE, fd, 0);
-	return *p == MAP_FAILED ? -errno : 0;
 }
 
 static int write_all(int fd, const char *p, size_t len)

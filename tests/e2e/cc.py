@@ -157,6 +157,28 @@ def test_signed_division_rounds_towards_zero_in_every_instruction_set():
         return (uint8_t *)o - ctx->out; }""", data) == want
 
 
+def test_functions_of_many_arguments_or_structures_are_inlined():
+    work = " ".join(f"x = x * {i}u + (x >> {i % 7 + 1}); if (x % {i + 3} == 1) x ^= a + {i} * b;" for i in range(1, 60))
+    data = bytes(range(1, 33))
+    plain = b"""struct pair { uint64_t a, b, c, d; };
+        static uint64_t six(uint64_t a, uint64_t b, uint64_t c, uint64_t d, uint64_t e, uint64_t x) { x += c ^ d ^ e; WORK return x; }
+        static struct pair twice(struct pair p, uint64_t x) { uint64_t a = p.a, b = p.b; WORK p.a = x; p.d += x; return p; }
+        LAMBDA_MAP(f) { const uint8_t *i = ctx->in; if (ctx->out_cap < 24 || ctx->in_len != 32) return -ENOSPC;
+        uint64_t n = six(i[0], i[1], i[2], i[3], i[4], i[5]) + six(i[6], i[7], i[8], i[9], i[10], i[11]);
+        struct pair p = twice((struct pair){i[1], i[2], i[3], i[4]}, n); p = twice(p, six(n, 2, 3, 4, 5, p.a)); p = twice(p, i[9]);
+        lambda_store64(ctx->out, n); lambda_store64(ctx->out + 8, p.a); lambda_store64(ctx->out + 16, p.d); return 24; }"""
+    out = answer(plain.replace(b"WORK", work.encode()), data)
+    # The same C, compiled for this machine.
+    host = put("host.c", b"#include <stdint.h>\n#include <string.h>\n#include <stdio.h>\n#include <errno.h>\n"
+               b"struct lambda_ctx { uint8_t *in, *out; uint64_t in_len, out_cap; };\n"
+               b"static void lambda_store64(void *p, uint64_t v) { memcpy(p, &v, 8); }\n"
+               b"#define LAMBDA_MAP(f) int64_t f(struct lambda_ctx *ctx)\n" + plain.replace(b"WORK", work.encode()) +
+               b"\nint main(void) { uint8_t in[32], out[24]; struct lambda_ctx c = {in, out, 32, 24};"
+               b" for (int i = 0; i < 32; i++) in[i] = i + 1; f(&c); fwrite(out, 1, 24, stdout); return 0; }\n")
+    assert run(clangs()[-1], "-O1", "-w", host, "-o", path("host"))[0] == 0
+    assert run(path("host"))[1] == out
+
+
 def test_atomic_operations_and_fences_of_one_thread_compile():
     data = struct.pack("<4Q", 5, 7, 2**40, 9)
     assert answer(b"""LAMBDA_MAP(f) { uint64_t *p = (uint64_t *)ctx->in; uint32_t *q = (uint32_t *)(ctx->in + 8);
