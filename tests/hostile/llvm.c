@@ -262,7 +262,8 @@ static void interrupted_calls_in_threads_leave_nothing(void **state)
 			assert_int_equal((intptr_t)bad, 0);
 		}
 	}
-	assert_in_range(lines_of("/proc/self/maps"), 0, maps + 8);
+	/* The pool may have grown by a sandbox a thread, of some twenty mappings; a leak is one a call. */
+	assert_in_range(lines_of("/proc/self/maps"), 0, maps + 25 * THREADS);
 	if (timers)
 		assert_int_equal(lines_of("/proc/self/timers"), timers);
 	sbpf_program_unref(work.progs[0]);
