@@ -12,7 +12,8 @@
  *    one apart into bytes);
  *  - atomic loads and stores become plain ones, fences nothing: a sandbox has one thread;
  *  - with @no_sdiv (instruction sets below v4) signed division becomes unsigned division and signs;
- *  - counts of leading and trailing zeros become counts of ones (older clangs crash on the former).
+ *  - counts of leading and trailing zeros become counts of ones (older clangs crash on the former);
+ *  - products of 128 bits, and those that tell of overflow, are put together from 64-bit ones.
  * Returns malloc'd text, or NULL: no memory.
  */
 char *cc_lower(const char *ir, size_t len, bool no_sdiv, size_t *out_len);

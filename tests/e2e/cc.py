@@ -157,6 +157,27 @@ def test_signed_division_rounds_towards_zero_in_every_instruction_set():
         return (uint8_t *)o - ctx->out; }""", data) == want
 
 
+def test_products_of_128_bits_and_overflow_are_as_on_any_machine():
+    values = [0, 1, 2, 3, 2**31, 2**32 - 1, 2**32, 2**63 - 1, 2**63, 2**64 - 1, 2**64 - 2, 0x123456789abcdef0, 10**19]
+    cases = [(a, b) for a in values for b in values]
+    want = b""
+    for a, b in cases:
+        s, t = [v - 2**64 if v >> 63 else v for v in (a, b)]
+        p = (a * b + (b << 64)) * (a + 2**64 * 5)  # of which 128 bits are left
+        want += struct.pack("<6Q", p % 2**64, (p >> 64) % 2**64, (s * t * 3 >> 64) % 2**64, a * b % 2**64,
+                            (a * b >= 2**64) + 2 * (not -2**63 <= s * t < 2**63), s * t % 2**64)
+    assert answer(b"""LAMBDA_MAP(f) { uint64_t n = ctx->in_len / 16; if (ctx->out_cap < 48 * n) return -ENOSPC;
+        for (uint64_t i = 0; i < n; i++) { uint64_t a = lambda_load64(ctx->in + 16 * i), b = lambda_load64(ctx->in + 16 * i + 8), u;
+        int64_t s; uint8_t *o = ctx->out + 48 * i;
+        unsigned __int128 p = (unsigned __int128)a * b + ((unsigned __int128)b << 64);
+        p *= a + ((unsigned __int128)5 << 64);
+        lambda_store64(o, p); lambda_store64(o + 8, p >> 64);
+        lambda_store64(o + 16, ((__int128)(int64_t)a * (int64_t)b * 3) >> 64);
+        int over = __builtin_mul_overflow(a, b, &u) + 2 * __builtin_mul_overflow((int64_t)a, (int64_t)b, &s);
+        lambda_store64(o + 24, u); lambda_store64(o + 32, over); lambda_store64(o + 40, s); }
+        return 48 * n; }""", b"".join(struct.pack("<2Q", a, b) for a, b in cases)) == want
+
+
 def test_functions_of_many_arguments_or_structures_are_inlined():
     work = " ".join(f"x = x * {i}u + (x >> {i % 7 + 1}); if (x % {i + 3} == 1) x ^= a + {i} * b;" for i in range(1, 60))
     data = bytes(range(1, 33))
