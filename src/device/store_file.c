@@ -11,18 +11,22 @@
 #include <limits.h>
 #include <linux/falloc.h>
 #include <linux/fs.h>
+#include <linux/magic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "device/store_file.h"
 
 #define MIN_BLOCK 512u
 #define MAX_BLOCK 4096u
+/* What a file in memory moves on the loop's own thread; copying more is better done by several. */
+#define INLINE_BYTES (64u << 10)
 
 uint8_t file_zeros[FILE_ZEROS] __attribute__((aligned(4096)));
 
@@ -114,6 +118,15 @@ static int lock_file(struct file *f, const char *path, bool read_only, bool *loc
 	return 0;
 }
 
+/* A file that is memory: io_uring would hand each request to a thread of the kernel's. */
+static bool in_memory(struct file *f)
+{
+	struct statfs fs;
+
+	return !f->device && !fstatfs(f->fd, &fs) &&
+	       (fs.f_type == TMPFS_MAGIC || fs.f_type == RAMFS_MAGIC);
+}
+
 /* The alignment that O_DIRECT asks of offsets and lengths; 0: there is no O_DIRECT. */
 static uint32_t direct_alignment(struct file *f)
 {
@@ -198,8 +211,9 @@ static int measure(struct file *f, const struct file_spec *spec, const char **di
 				 "%s: its blocks have %" PRIu32 " bytes; leave block= away", path,
 				 need);
 	geo->block = spec->block > need ? spec->block : need;
-	*direct_why = ", buffered as asked";
-	if (!spec->buffered) {
+	f->memory = in_memory(f);
+	*direct_why = f->memory ? ", a file in memory" : ", buffered as asked";
+	if (!spec->buffered && !f->memory) {
 		align = direct_alignment(f);
 		f->direct = align && align <= (spec->block ? spec->block : MAX_BLOCK);
 		if (f->direct && align > geo->block)
@@ -280,6 +294,19 @@ static void file_close(struct ctrl_store *store)
 	free(f);
 }
 
+/* What the page cache holds: for a ring or a thread it would be a detour. */
+static bool read_cached(struct file *f, const struct ctrl_io *io)
+{
+	ssize_t n;
+
+	if (f->direct || io->op != CTRL_IO_READ || atomic_load(&f->no_nowait))
+		return false;
+	n = preadv2(f->fd, &io->iov, 1, (off_t)io->offset, RWF_NOWAIT);
+	if (n < 0 && errno == EOPNOTSUPP)
+		atomic_store(&f->no_nowait, true);
+	return n >= 0 && (uint64_t)n == io->len;
+}
+
 static void file_submit(struct ctrl_store *store, struct ctrl_io *io)
 {
 	struct file *f = (struct file *)store;
@@ -291,6 +318,10 @@ static void file_submit(struct ctrl_store *store, struct ctrl_io *io)
 	if (durable && lost)
 		ctrl_loop_finish(io, lost);
 	else if (io->op == CTRL_IO_FLUSH && store->geo.read_only)
+		ctrl_loop_finish(io, 0);
+	else if (f->memory && io->len <= INLINE_BYTES)
+		ctrl_loop_finish(io, file_pool_work(io));
+	else if (read_cached(f, io))
 		ctrl_loop_finish(io, 0);
 	else if (ctrl_loop_ring(io->loop))
 		file_ring_submit(io);

@@ -15,12 +15,14 @@ struct file {
 	int fd;
 	bool device; /* a block device */
 	bool direct; /* O_DIRECT: lengths and offsets in whole blocks */
+	bool memory; /* tmpfs: nothing waits for a disk, but for what was swapped out */
 	/*
 	 * An fdatasync() that failed has forgotten what it could not write, so the next one would succeed and
 	 * lie: from then on, what promises durability fails.
 	 */
 	atomic_int lost;
 	atomic_bool no_zero_range; /* the file system cannot: zeros are written */
+	atomic_bool no_nowait;     /* it cannot say whether a read would wait */
 };
 
 #define FILE_ZEROS (256u << 10)

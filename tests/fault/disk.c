@@ -168,6 +168,17 @@ ssize_t preadv(int fd, const struct iovec *iov, int n, off_t offset)
 	return NEXT(preadv)(fd, iov, n, offset);
 }
 
+ssize_t preadv2(int fd, const struct iovec *iov, int n, off_t offset, int flags)
+{
+	int error = is_disk(fd) ? fails("read") : 0;
+
+	if (error) {
+		errno = error;
+		return -1;
+	}
+	return NEXT(preadv2)(fd, iov, n, offset, flags);
+}
+
 ssize_t pwritev2(int fd, const struct iovec *iov, int n, off_t offset, int flags)
 {
 	int error, mine = is_disk(fd);
@@ -239,6 +250,8 @@ int fsync(int fd)
 /* Programs built for large files call these names. */
 ssize_t preadv64(int fd, const struct iovec *iov, int n, off64_t offset)
 	__attribute__((alias("preadv")));
+ssize_t preadv64v2(int fd, const struct iovec *iov, int n, off64_t offset, int flags)
+	__attribute__((alias("preadv2")));
 ssize_t pwritev64v2(int fd, const struct iovec *iov, int n, off64_t offset, int flags)
 	__attribute__((alias("pwritev2")));
 int fallocate64(int fd, int mode, off64_t offset, off64_t len) __attribute__((alias("fallocate")));

@@ -3,8 +3,8 @@
  * What stores promise, whatever they are made of and whichever way requests go: through io_uring, or through
  * the thread pool that serves where it is refused.
  *
- * Calls of the C library that the pool makes go through wrappers here (by their names for 64-bit offsets), so
- * that they can fail or fall short.
+ * Calls of the C library go through wrappers here (by their names for 64-bit offsets), so that they can fail or
+ * fall short, and what a ring is given is looked at.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -13,6 +13,8 @@
 #include <cmocka.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <liburing.h>
+#include <linux/magic.h>
 #include <sched.h>
 #include <semaphore.h>
 #include <signal.h>
@@ -22,6 +24,7 @@
 #include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -37,6 +40,12 @@ static atomic_int last_flags; /* of pwritev2() */
 static atomic_int sync_calls;
 static atomic_int cuts, refusals;
 static atomic_bool no_zero_range;
+static atomic_int reads;          /* of preadv(), which may wait */
+static atomic_int cached_reads;   /* of preadv2() */
+static atomic_int cached_error;   /* of every preadv2() */
+static atomic_int cached_at_most; /* as at_most, of preadv2() */
+static struct io_uring_sqe *last_sqe;
+static atomic_int ring_opcode, ring_flags; /* of the last request that the kernel was given */
 
 int __real_fdatasync(int fd);
 int __wrap_fdatasync(int fd);
@@ -44,6 +53,12 @@ ssize_t __real_preadv64(int fd, const struct iovec *iov, int n, off_t at);
 ssize_t __wrap_preadv64(int fd, const struct iovec *iov, int n, off_t at);
 ssize_t __real_pwritev64v2(int fd, const struct iovec *iov, int n, off_t at, int flags);
 ssize_t __wrap_pwritev64v2(int fd, const struct iovec *iov, int n, off_t at, int flags);
+ssize_t __real_preadv64v2(int fd, const struct iovec *iov, int n, off_t at, int flags);
+ssize_t __wrap_preadv64v2(int fd, const struct iovec *iov, int n, off_t at, int flags);
+struct io_uring_sqe *__real_ctrl_loop_sqe(struct ctrl_io *io);
+struct io_uring_sqe *__wrap_ctrl_loop_sqe(struct ctrl_io *io);
+int __real_io_uring_submit(struct io_uring *ring);
+int __wrap_io_uring_submit(struct io_uring *ring);
 int __real_fallocate64(int fd, int mode, off_t at, off_t len);
 int __wrap_fallocate64(int fd, int mode, off_t at, off_t len);
 
@@ -70,7 +85,38 @@ ssize_t __wrap_preadv64(int fd, const struct iovec *iov, int n, off_t at)
 {
 	struct iovec part = cut(iov);
 
+	atomic_fetch_add(&reads, 1);
 	return __real_preadv64(fd, &part, n, at);
+}
+
+ssize_t __wrap_preadv64v2(int fd, const struct iovec *iov, int n, off_t at, int flags)
+{
+	size_t most = (size_t)cached_at_most;
+	struct iovec part = {iov->iov_base, most && most < iov->iov_len ? most : iov->iov_len};
+
+	assert_int_equal(flags, RWF_NOWAIT);
+	atomic_fetch_add(&cached_reads, 1);
+	if (cached_error) {
+		errno = cached_error;
+		return -1;
+	}
+	return __real_preadv64v2(fd, &part, n, at, flags);
+}
+
+struct io_uring_sqe *__wrap_ctrl_loop_sqe(struct ctrl_io *io)
+{
+	last_sqe = __real_ctrl_loop_sqe(io);
+	return last_sqe;
+}
+
+int __wrap_io_uring_submit(struct io_uring *ring)
+{
+	if (last_sqe) {
+		ring_opcode = last_sqe->opcode;
+		ring_flags = (int)last_sqe->rw_flags;
+	}
+	last_sqe = NULL;
+	return __real_io_uring_submit(ring);
 }
 
 ssize_t __wrap_pwritev64v2(int fd, const struct iovec *iov, int n, off_t at, int flags)
@@ -317,6 +363,80 @@ static void random_requests_keep_memorys_data_right(void **state)
 	close_bench(&b);
 }
 
+/* A place for files that are memory, or NULL. */
+static const char *memory_dir(void)
+{
+	struct statfs fs;
+	bool is = !statfs("/dev/shm", &fs) && fs.f_type == TMPFS_MAGIC &&
+		  fs.f_bavail * (uint64_t)fs.f_bsize > 2 * SIZE && !access("/dev/shm", W_OK);
+
+	return is ? "/dev/shm" : NULL;
+}
+
+static void try_file_in_memory(bool ring)
+{
+	struct bench b = {0};
+	const char *t = getenv("T");
+	char *old = t ? strdup(t) : NULL;
+
+	if (!memory_dir())
+		skip();
+	setenv("T", memory_dir(), 1);
+	open_file(&b, "", ring);
+	if (old)
+		setenv("T", old, 1);
+	else
+		unsetenv("T");
+	free(old);
+	assert_non_null(strstr(b.store->how, "a file in memory"));
+	try_random(&b);
+	/* What is short is done at once; a ring would be a detour through a thread of the kernel's. */
+	ring_opcode = -1;
+	assert_int_equal(io(&b, CTRL_IO_WRITE, 4096, 4096, true), 0);
+	assert_int_equal(io(&b, CTRL_IO_READ, 4096, 4096, false), 0);
+	assert_int_equal(io(&b, CTRL_IO_FLUSH, 0, 0, false), 0);
+	assert_int_equal(ring_opcode, -1);
+	close_bench(&b);
+}
+
+static void a_file_in_memory_is_served_without_io_uring_or_threads(void **state)
+{
+	try_file_in_memory(true);
+	try_file_in_memory(false);
+}
+
+static void reads_of_what_the_page_cache_holds_do_not_wait_for_a_thread(void **state)
+{
+	struct bench b = {0};
+
+	open_file(&b, ",buffered", false);
+	if (strstr(b.store->how, "a file in memory")) {
+		close_bench(&b);
+		skip();
+	}
+	memset(b.buf, 7, 8192);
+	assert_int_equal(io(&b, CTRL_IO_WRITE, 0, 8192, false), 0);
+	reads = cached_reads = 0;
+	assert_int_equal(io(&b, CTRL_IO_READ, 0, 8192, false), 0);
+	assert_int_equal(cached_reads, 1);
+	/* What is not all there, or cannot be told, comes from a thread. */
+	memset(b.buf, 0, 8192);
+	cached_at_most = 4096;
+	assert_int_equal(io(&b, CTRL_IO_READ, 0, 8192, false), 0);
+	assert_int_equal(b.buf[8191], 7);
+	cached_at_most = 0;
+	cached_error = EAGAIN;
+	assert_int_equal(io(&b, CTRL_IO_READ, 0, 8192, false), 0);
+	assert_int_equal(cached_reads, 3);
+	assert_true(reads >= 2);
+	cached_error = EOPNOTSUPP;
+	assert_int_equal(io(&b, CTRL_IO_READ, 0, 8192, false), 0);
+	assert_int_equal(io(&b, CTRL_IO_READ, 0, 8192, false), 0);
+	assert_int_equal(cached_reads, 4); /* asked once */
+	cached_error = 0;
+	close_bench(&b);
+}
+
 static void calls_that_fall_short_are_continued(void **state)
 {
 	struct bench b = {0};
@@ -398,6 +518,32 @@ static void what_asks_for_durability_asks_the_file_for_it(void **state)
 	assert_int_equal(sync_calls, 1);
 	assert_int_equal(io(&b, CTRL_IO_FLUSH, 0, 0, false), 0);
 	assert_int_equal(sync_calls, 2);
+	close_bench(&b);
+}
+
+static void what_asks_for_durability_asks_the_ring_for_it(void **state)
+{
+	struct bench b = {0};
+
+	open_file(&b, "", true);
+	if (strstr(b.store->how, "a file in memory")) {
+		close_bench(&b);
+		skip();
+	}
+	assert_int_equal(io(&b, CTRL_IO_WRITE, 0, 4096, false), 0);
+	assert_true(ring_opcode == IORING_OP_WRITE || ring_opcode == IORING_OP_WRITE_FIXED);
+	assert_int_equal(ring_flags, 0);
+	assert_int_equal(io(&b, CTRL_IO_WRITE, 0, 4096, true), 0);
+	assert_true(ring_opcode == IORING_OP_WRITE || ring_opcode == IORING_OP_WRITE_FIXED);
+	assert_int_equal(ring_flags, RWF_DSYNC);
+	assert_int_equal(io(&b, CTRL_IO_ZERO, 0, 4096, false), 0);
+	assert_int_not_equal(ring_opcode, IORING_OP_FSYNC);
+	assert_int_equal(io(&b, CTRL_IO_ZERO, 0, 4096, true), 0);
+	assert_int_equal(ring_opcode, IORING_OP_FSYNC);
+	assert_int_equal(io(&b, CTRL_IO_WRITE, 0, 4096, false), 0);
+	assert_int_equal(io(&b, CTRL_IO_FLUSH, 0, 0, false), 0);
+	assert_int_equal(ring_opcode, IORING_OP_FSYNC);
+	assert_int_equal(ring_flags, IORING_FSYNC_DATASYNC);
 	close_bench(&b);
 }
 
@@ -658,7 +804,8 @@ static void the_rest_of_a_file_that_is_no_whole_block_is_not_exposed(void **stat
 	assert_int_equal(try_open(spec, false, &store, text), 0);
 	assert_int_equal(store->geo.block, 512);
 	assert_int_equal(store->geo.bytes, 8192 + 512);
-	assert_non_null(strstr(store->how, "buffered as asked"));
+	assert_true(strstr(store->how, "buffered as asked") ||
+		    strstr(store->how, "a file in memory"));
 	ctrl_store_close(store);
 	snprintf(spec, sizeof(spec), "%s,block=4096", b.path);
 	assert_int_equal(try_open(spec, false, &store, text), 0);
@@ -700,7 +847,8 @@ static void a_store_says_which_way_it_is_served(void **state)
 	assert_int_equal(try_open(b.path, false, &store, text), 0);
 	assert_non_null(
 		strstr(store->how, ctrl_ring_refused() ? "thread pool (io_uring: " : "io_uring, "));
-	assert_true(strstr(store->how, "O_DIRECT") || strstr(store->how, "buffered"));
+	assert_true(strstr(store->how, "O_DIRECT") || strstr(store->how, "buffered") ||
+		    strstr(store->how, "a file in memory"));
 	ctrl_store_close(store);
 	unlink(b.path);
 }
@@ -714,11 +862,14 @@ int main(void)
 		cmocka_unit_test(random_requests_keep_a_buffered_files_data_right_by_io_uring),
 		cmocka_unit_test(random_requests_keep_a_files_data_right_by_threads),
 		cmocka_unit_test(random_requests_keep_memorys_data_right),
+		cmocka_unit_test(a_file_in_memory_is_served_without_io_uring_or_threads),
+		cmocka_unit_test(reads_of_what_the_page_cache_holds_do_not_wait_for_a_thread),
 		cmocka_unit_test(calls_that_fall_short_are_continued),
 		cmocka_unit_test(zeros_are_written_where_the_file_system_cannot_make_them),
 		cmocka_unit_test(a_null_store_reads_zeros_and_never_older_data),
 		cmocka_unit_test(discarded_space_goes_back_to_the_file_system),
 		cmocka_unit_test(what_asks_for_durability_asks_the_file_for_it),
+		cmocka_unit_test(what_asks_for_durability_asks_the_ring_for_it),
 		cmocka_unit_test(after_a_failed_flush_nothing_is_called_durable_any_more),
 		cmocka_unit_test(a_file_that_was_truncated_is_an_error_never_made_up_data),
 		cmocka_unit_test(a_write_beyond_the_file_size_limit_is_an_error),
