@@ -28,12 +28,17 @@ extern "C" {
 struct sbpf_program;
 struct sbpf_sandbox;
 
-/* Compilers, in the order of the time they take.  AUTO is the best one this machine has. */
+/*
+ * Compilers, in the order of the time they take.  AUTO is the best one this machine has.
+ * KERNEL runs the program inside the kernel (docs/kernel-engine.md) and is never AUTO: it needs
+ * capabilities, and sandboxes of its own kind (sbpf_sandbox_get_for).
+ */
 enum sbpf_tier {
 	SBPF_TIER_AUTO,
 	SBPF_TIER_INTERP,
 	SBPF_TIER_TEMPLATE,
 	SBPF_TIER_LLVM,
+	SBPF_TIER_KERNEL,
 };
 
 /*
@@ -122,7 +127,7 @@ struct sbpf_code_info {
 SBPF_API int sbpf_program_compile(struct sbpf_program *prog, enum sbpf_tier tier,
 				  struct sbpf_code_info *info, struct sbpf_error *err);
 
-/* "auto", "interp", "template", "llvm"; NULL or -EINVAL for what is not one. */
+/* "auto", "interp", "template", "llvm", "kernel"; NULL or -EINVAL for what is not one. */
 SBPF_API const char *sbpf_tier_name(enum sbpf_tier tier);
 SBPF_API int sbpf_tier_parse(const char *name, enum sbpf_tier *tier);
 /* NULL if the tier can run here, else one line that says what is missing. */
@@ -163,6 +168,18 @@ SBPF_API uint64_t sbpf_window_max(enum sbpf_window win);
  * sets or zeroes every window it will show.  -ENOMEM: no memory or address space.
  */
 SBPF_API int sbpf_sandbox_get(struct sbpf_program *prog, struct sbpf_sandbox **out);
+/*
+ * The same, of the kind that @tier runs in: SBPF_TIER_KERNEL alone has its own, all others share the one above.
+ * -EPERM, -EOPNOTSUPP: the kernel gives none.
+ */
+SBPF_API int sbpf_sandbox_get_for(struct sbpf_program *prog, enum sbpf_tier tier,
+				  struct sbpf_sandbox **out);
+/*
+ * What the first call of @entry in this sandbox would otherwise wait for: SBPF_TIER_KERNEL loads it once for
+ * each sandbox.  -EOPNOTSUPP: the kernel refuses it, and why.  Free where there is nothing to do.
+ */
+SBPF_API int sbpf_sandbox_prepare(struct sbpf_sandbox *sb, unsigned int entry,
+				  struct sbpf_error *err);
 SBPF_API void sbpf_sandbox_put(struct sbpf_sandbox *sb);
 
 /*
@@ -213,8 +230,10 @@ struct sbpf_call {
  * Run one call.  .data and .bss are as loaded and the stack is zero at its start.  0: the program
  * returned and @call->r0 holds its r0.  -EFAULT: it touched a page outside its windows or stored to
  * a read-only one; -EIO: a mapped file was truncated under it; -ETIME: fuel or deadline spent;
- * -ECANCELED; -EOPNOTSUPP: tier; -EBUSY: the sandbox is in a call already.  @err (may be NULL) tells
- * where.  @call->fuel_used is exact where 0 is returned.
+ * -ECANCELED; -EOPNOTSUPP: tier; -EBUSY: the sandbox is in a call already; -EINVAL: a sandbox that is not of
+ * the tier's kind; -ERESTART (SBPF_TIER_KERNEL alone): the kernel ended a run that took too long for it, the writable
+ * windows hold nothing of use: run it again in another tier.  @err (may be NULL) tells where.
+ * @call->fuel_used is exact where 0 is returned.
  *
  * Faults are seen by the process's SIGSEGV and SIGBUS handlers, which sbpf_sandbox_get() installs, on top
  * of any that were installed since it last did.  They act only on faults inside the calling thread's own

@@ -133,6 +133,11 @@ struct sbpf_code { /* one tier's compiled form; engines embed it first in a stru
 	uint64_t code_bytes;
 };
 
+struct sbpf_pool { /* idle sandboxes, linked */
+	struct sbpf_sandbox *idle;
+	uint32_t n;
+};
+
 struct sbpf_program {
 	atomic_uint refs;
 
@@ -171,9 +176,8 @@ struct sbpf_program {
 
 	/* filled by program.c */
 	pthread_mutex_t lock; /* guards compiling and the pool, not running */
-	struct sbpf_code *_Atomic code[SBPF_TIER_LLVM + 1];
-	struct sbpf_sandbox *pool; /* idle sandboxes, linked */
-	uint32_t pooled;
+	struct sbpf_code *_Atomic code[SBPF_TIER_KERNEL + 1];
+	struct sbpf_pool pool, arenas;
 };
 
 #define SBPF_INSN_LEADER 0x01u /* a jump's target or a function's first */
@@ -191,7 +195,7 @@ const struct sbpf_line *sbpf_line_at(const struct sbpf_program *prog, uint32_t p
 static inline struct sbpf_code *sbpf_program_code(const struct sbpf_program *prog,
 						  enum sbpf_tier tier)
 {
-	if ((unsigned int)tier > SBPF_TIER_LLVM)
+	if ((unsigned int)tier > SBPF_TIER_KERNEL)
 		return NULL;
 	return atomic_load_explicit(&prog->code[tier], memory_order_acquire);
 }
@@ -276,6 +280,9 @@ struct sbpf_engine {
 	int (*compile)(const struct sbpf_program *prog, struct sbpf_code **out,
 		       struct sbpf_error *err);
 	void (*free)(struct sbpf_code *code);
+	/* May be NULL.  Makes ready what a sandbox needs of its own before it runs an entry for the first time. */
+	int (*prepare)(struct sbpf_sandbox *sb, const struct sbpf_code *code, unsigned int entry,
+		       struct sbpf_error *err);
 	/*
 	 * Runs an entry and charges its cost as a local call does; returns r0 or leaves by
 	 * sbpf_exec_raise or a fault.  x->fuel is current on return.
@@ -303,6 +310,9 @@ extern const struct sbpf_engine sbpf_engine_aarch64;
 #endif
 #if defined(SBPF_WITH_LLVM)
 extern const struct sbpf_engine sbpf_engine_llvm; /* tier_llvm.c */
+#endif
+#if defined(SBPF_WITH_KERNEL)
+extern const struct sbpf_engine sbpf_engine_kernel; /* tier_kernel.c */
 #endif
 
 /* ---- helpers (helpers.c): one row each, the id is the row and the feature bit ---- */

@@ -30,10 +30,34 @@ int sbpf_kernel_translate(const struct sbpf_program *prog, struct sbpf_translati
 void sbpf_translation_free(struct sbpf_translation *t);
 
 /*
- * Load @entry of @t for the arena @arena_fd, mapped at @arena_base.  A rejection is -EOPNOTSUPP with the kernel's reason
+ * Load @entry of @t for an arena that is mapped at @arena_base.  A rejection is -EOPNOTSUPP with the kernel's reason
  * mapped to the source line.
  */
+struct sbpf_kernel_prog;
 int sbpf_kernel_load(const struct sbpf_translation *t, int arena_fd, uint8_t *arena_base,
-		     unsigned int entry, int *prog_fd, struct sbpf_error *err);
+		     unsigned int entry, struct sbpf_kernel_prog **out, struct sbpf_error *err);
+void sbpf_kernel_unload(struct sbpf_kernel_prog *kp);
+
+/* One run.  What it counts and notes lives where the program cannot reach it: outside of the arena. */
+struct sbpf_kernel_call {
+	uint64_t r1, r2, r10;  /* sandbox offsets; r10 is the end of the stack window */
+	uint64_t fuel;         /* or SBPF_FUEL_UNLIMITED */
+	uint64_t deadline_ns;  /* CLOCK_MONOTONIC, 0 for none */
+	const int *cancel;     /* may be NULL */
+	const uint64_t *sizes; /* of the SBPF_WINDOWS windows, bytes */
+	/* What the program said, in order, after the run; may be NULL. */
+	void (*trace)(void *arg, const char *text, size_t len);
+	void *trace_arg;
+	/* results */
+	uint64_t r0;
+	uint64_t fuel_left;
+	uint64_t address; /* of a fault */
+	uint32_t pc;      /* the instruction of an error, or UINT32_MAX */
+};
+/*
+ * 0; -EFAULT; -ETIME; -ECANCELED; -ERESTART: the kernel ended the run (may_goto gave up), windows hold
+ * nothing of use and it is to be repeated elsewhere.
+ */
+int sbpf_kernel_run(struct sbpf_kernel_prog *kp, struct sbpf_kernel_call *call);
 
 #endif /* SBPF_KERNEL_H */

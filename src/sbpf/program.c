@@ -100,9 +100,10 @@ struct sbpf_program *sbpf_program_new(void)
 
 static void program_free(struct sbpf_program *prog)
 {
-	sbpf_sandbox_free(prog->pool);
+	sbpf_sandbox_free(prog->pool.idle);
+	sbpf_sandbox_free(prog->arenas.idle);
 	/* AUTO's slot only borrows another tier's code. */
-	for (int tier = SBPF_TIER_AUTO + 1; tier <= SBPF_TIER_LLVM; tier++) {
+	for (int tier = SBPF_TIER_AUTO + 1; tier <= SBPF_TIER_KERNEL; tier++) {
 		struct sbpf_code *code = atomic_load(&prog->code[tier]);
 
 		if (code)
@@ -398,10 +399,8 @@ int sbpf_program_info(const struct sbpf_program *prog, struct sbpf_program_info 
 /* ---- tiers ---- */
 
 static const char *const tier_names[] = {
-	[SBPF_TIER_AUTO] = "auto",
-	[SBPF_TIER_INTERP] = "interp",
-	[SBPF_TIER_TEMPLATE] = "template",
-	[SBPF_TIER_LLVM] = "llvm",
+	[SBPF_TIER_AUTO] = "auto", [SBPF_TIER_INTERP] = "interp", [SBPF_TIER_TEMPLATE] = "template",
+	[SBPF_TIER_LLVM] = "llvm", [SBPF_TIER_KERNEL] = "kernel",
 };
 #define N_TIERS (sizeof(tier_names) / sizeof(tier_names[0]))
 
@@ -414,6 +413,9 @@ static const struct sbpf_engine *const engines[N_TIERS] = {
 #endif
 #if defined(SBPF_WITH_LLVM)
 	[SBPF_TIER_LLVM] = &sbpf_engine_llvm,
+#endif
+#if defined(SBPF_WITH_KERNEL)
+	[SBPF_TIER_KERNEL] = &sbpf_engine_kernel,
 #endif
 };
 
@@ -435,18 +437,17 @@ int sbpf_tier_parse(const char *name, enum sbpf_tier *tier)
 
 const char *sbpf_tier_missing(enum sbpf_tier tier)
 {
-	switch (tier) {
-	case SBPF_TIER_AUTO:
-		return NULL;
-	case SBPF_TIER_INTERP:
-	case SBPF_TIER_TEMPLATE:
-	case SBPF_TIER_LLVM:
-		if (engines[tier])
-			return engines[tier]->missing ? engines[tier]->missing() : NULL;
-		return tier == SBPF_TIER_LLVM ? "the LLVM tier is not part of this build"
-					      : "the template tier knows x86-64 and aarch64 only";
-	}
-	return "there is no such tier";
+	static const char *const absent[N_TIERS] = {
+		[SBPF_TIER_TEMPLATE] = "the template tier knows x86-64 and aarch64 only",
+		[SBPF_TIER_LLVM] = "the LLVM tier is not part of this build",
+		[SBPF_TIER_KERNEL] = "the kernel tier is not part of this build",
+	};
+
+	if ((unsigned int)tier >= N_TIERS)
+		return "there is no such tier";
+	if (!engines[tier])
+		return absent[tier]; /* NULL for AUTO */
+	return engines[tier]->missing ? engines[tier]->missing() : NULL;
 }
 
 /* AUTO is the template tier where this machine has it, else the interpreter, which runs everywhere. */

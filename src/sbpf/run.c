@@ -172,6 +172,11 @@ static int report(const struct sbpf_exec *x, struct sbpf_error *err)
 	case -ECANCELED:
 		sbpf_fail(err, x->prog, -ECANCELED, pc, "canceled");
 		break;
+	case -ERESTART:
+		sbpf_fail(err, x->prog, -ERESTART, pc,
+			  "the kernel ended a run that took too long for it; use another tier, or "
+			  "give it less to do at once");
+		break;
 	default:
 		sbpf_fail(err, x->prog, x->error, pc, "a helper refused its arguments");
 		break;
@@ -213,6 +218,20 @@ static int find_code(struct sbpf_program *prog, const struct sbpf_call *call,
 	return 0;
 }
 
+int sbpf_sandbox_prepare(struct sbpf_sandbox *sb, unsigned int entry, struct sbpf_error *err)
+{
+	const struct sbpf_call call = {.tier = SBPF_TIER_KERNEL};
+	const struct sbpf_code *code;
+	int r;
+
+	if (entry >= sb->prog->n_entries)
+		return sbpf_fail(err, NULL, -EINVAL, -1, "the program has no entry %u", entry);
+	if (!sb->arena)
+		return 0;
+	r = find_code(sb->prog, &call, &code, err);
+	return r ? r : code->engine->prepare(sb, code, entry, err);
+}
+
 static int check_call(const struct sbpf_sandbox *sb, const struct sbpf_call *call,
 		      struct sbpf_error *err)
 {
@@ -224,6 +243,10 @@ static int check_call(const struct sbpf_sandbox *sb, const struct sbpf_call *cal
 	if (call->entry >= sb->prog->n_entries)
 		return sbpf_fail(err, NULL, -EINVAL, -1, "the program has no entry %u",
 				 call->entry);
+	if (!sb->arena != (call->tier != SBPF_TIER_KERNEL))
+		return sbpf_fail(err, NULL, -EINVAL, -1,
+				 "the sandbox is not of the tier's kind; take one with "
+				 "sbpf_sandbox_get_for()");
 	if (sb->running)
 		return sbpf_fail(err, NULL, -EBUSY, -1,
 				 "the sandbox is running a call; take another");
@@ -240,6 +263,8 @@ int sbpf_run(struct sbpf_sandbox *sb, struct sbpf_call *call, struct sbpf_error 
 
 	if (!r)
 		r = find_code(sb->prog, call, &x.code, err);
+	if (!r && x.code->engine->prepare)
+		r = x.code->engine->prepare(sb, x.code, call->entry, err);
 	if (r)
 		return r;
 	sbpf_fault_unblock();

@@ -21,6 +21,8 @@
 #define CLEAR_MAX (64u << 10)
 /* An idle sandbox gives the pages of larger windows back. */
 #define IDLE_MAX (4ull << 20)
+/* An idle arena has no more than this in all. */
+#define ARENA_IDLE_MAX (64ull << 20)
 /* Between two windows that are at their maximum, so that no range runs from one into the next. */
 #define HOLE (64ull << 10)
 
@@ -166,6 +168,15 @@ static int map_readonly(struct sbpf_sandbox *sb)
 	return mprotect(sb->base, SBPF_WRITABLE_FROM, PROT_NONE) ? -errno : 0;
 }
 
+static int open_arena(struct sbpf_sandbox *sb)
+{
+	int r = sbpf_arena_open(&sb->arena);
+
+	if (!r)
+		sb->base = sb->alias = sb->arena->base;
+	return r;
+}
+
 /* ---- pages ---- */
 
 static int window_protect(struct sbpf_sandbox *sb, enum sbpf_window win, uint64_t from, uint64_t to,
@@ -192,7 +203,9 @@ static int window_drop(struct sbpf_sandbox *sb, enum sbpf_window win, uint64_t f
 static int window_grow(struct sbpf_sandbox *sb, enum sbpf_window win, uint64_t size)
 {
 	int prot = sbpf_window_writable(win) ? PROT_READ | PROT_WRITE : PROT_READ;
-	int r = window_protect(sb, win, sb->size[win], size, prot);
+	uint64_t old = sb->size[win];
+	int r = sb->arena ? sbpf_arena_give(sb->arena, windows[win].offset + old, size - old)
+			  : window_protect(sb, win, old, size, prot);
 
 	if (!r)
 		sb->size[win] = size;
@@ -202,12 +215,15 @@ static int window_grow(struct sbpf_sandbox *sb, enum sbpf_window win, uint64_t s
 static int window_shrink(struct sbpf_sandbox *sb, enum sbpf_window win, uint64_t size)
 {
 	uint64_t old = sb->size[win];
-	int r = window_protect(sb, win, size, old, PROT_NONE);
+	int r = 0;
 
+	if (!sb->arena)
+		r = window_protect(sb, win, size, old, PROT_NONE);
 	if (r)
 		return r;
 	sb->size[win] = size;
-	r = window_drop(sb, win, size, old);
+	r = sb->arena ? sbpf_arena_take(sb->arena, windows[win].offset + size, old - size)
+		      : window_drop(sb, win, size, old);
 	/* Else the pages would come back with what they hold. */
 	if (r)
 		sb->lost = true;
@@ -290,7 +306,8 @@ static int window_zero(struct sbpf_sandbox *sb, enum sbpf_window win, uint64_t d
 	uint64_t size = sb->size[win];
 	uint64_t clear = whole_pages(dirty < size ? dirty : size);
 
-	if (size - clear <= CLEAR_MAX)
+	/* An arena's pages are dearer to replace than to clear. */
+	if (size - clear <= CLEAR_MAX || sb->arena)
 		clear = size;
 	memset(sbpf_sandbox_ptr(sb, win), 0, clear);
 	return clear < size ? window_drop(sb, win, clear, size) : 0;
@@ -346,6 +363,8 @@ int sbpf_sandbox_map(struct sbpf_sandbox *sb, int fd, uint64_t offset, uint64_t 
 		return -EINVAL;
 	if (bytes > windows[win].max)
 		return -ENOSPC;
+	if (sb->arena)
+		return -EOPNOTSUPP;
 	if (sb->running)
 		return -EBUSY;
 	if (sb->lost)
@@ -370,6 +389,12 @@ static struct sbpf_sandbox *kept;
 
 static void unmap(struct sbpf_sandbox *sb)
 {
+	if (sb->arena) {
+		sbpf_arena_unload(sb->arena);
+		sbpf_arena_close(sb->arena);
+		free(sb);
+		return;
+	}
 	if (sb->base && !sb->lost)
 		munmap(sb->base - SBPF_GUARD, SBPF_SPACE + 2 * SBPF_GUARD);
 	if (sb->alias)
@@ -401,7 +426,7 @@ static struct sbpf_sandbox *kept_take(void)
 
 static bool kept_put(struct sbpf_sandbox *sb)
 {
-	if (!sb->base || !sb->alias || is_copy(sb))
+	if (sb->arena || !sb->base || !sb->alias || is_copy(sb))
 		return false;
 	if (sb->in_file)
 		file_unmap(sb);
@@ -480,24 +505,43 @@ static void first_time(void)
 	look_for_emulator();
 }
 
-static struct sbpf_sandbox *pool_take(struct sbpf_program *prog)
+static struct sbpf_pool *pool_of(struct sbpf_program *prog, bool arena)
 {
+	return arena ? &prog->arenas : &prog->pool;
+}
+
+static struct sbpf_sandbox *pool_take(struct sbpf_program *prog, bool arena)
+{
+	struct sbpf_pool *pool = pool_of(prog, arena);
 	struct sbpf_sandbox *sb;
 
 	pthread_mutex_lock(&prog->lock);
-	sb = prog->pool;
+	sb = pool->idle;
 	if (sb) {
-		prog->pool = sb->next;
-		prog->pooled--;
+		pool->idle = sb->next;
+		pool->n--;
 		sb->next = NULL;
 	}
 	pthread_mutex_unlock(&prog->lock);
 	return sb;
 }
 
-static struct sbpf_sandbox *sandbox_new(struct sbpf_program *prog, int *r)
+static int make_pages(struct sbpf_sandbox *sb, bool arena)
 {
-	struct sbpf_sandbox *sb = kept_take();
+	int r = 0;
+
+	if (arena)
+		return open_arena(sb);
+	if (!sb->base)
+		r = reserve(sb);
+	if (!r && !sb->alias)
+		r = map_readonly(sb);
+	return r;
+}
+
+static struct sbpf_sandbox *sandbox_new(struct sbpf_program *prog, bool arena, int *r)
+{
+	struct sbpf_sandbox *sb = arena ? NULL : kept_take();
 
 	*r = -ENOMEM;
 	if (!sb)
@@ -506,9 +550,7 @@ static struct sbpf_sandbox *sandbox_new(struct sbpf_program *prog, int *r)
 		return NULL;
 	sb->prog = prog;
 	sb->forks = atomic_load_explicit(&forks, memory_order_relaxed);
-	*r = sb->base ? 0 : reserve(sb);
-	if (!*r && !sb->alias)
-		*r = map_readonly(sb);
+	*r = make_pages(sb, arena);
 	if (!*r)
 		*r = fill_constants(sb);
 	if (*r) {
@@ -518,19 +560,20 @@ static struct sbpf_sandbox *sandbox_new(struct sbpf_program *prog, int *r)
 	return sb;
 }
 
-int sbpf_sandbox_get(struct sbpf_program *prog, struct sbpf_sandbox **out)
+int sbpf_sandbox_get_for(struct sbpf_program *prog, enum sbpf_tier tier, struct sbpf_sandbox **out)
 {
 	static pthread_once_t once = PTHREAD_ONCE_INIT;
+	bool arena = tier == SBPF_TIER_KERNEL;
 	struct sbpf_sandbox *sb;
 	int r = 0;
 
 	pthread_once(&once, first_time);
 	sbpf_fault_install();
 	*out = NULL;
-	while ((sb = pool_take(prog)) && is_copy(sb))
+	while ((sb = pool_take(prog, arena)) && is_copy(sb))
 		sandbox_free(sb);
 	if (!sb)
-		sb = sandbox_new(prog, &r);
+		sb = sandbox_new(prog, arena, &r);
 	if (!sb)
 		return r;
 	sbpf_program_ref(prog);
@@ -538,9 +581,28 @@ int sbpf_sandbox_get(struct sbpf_program *prog, struct sbpf_sandbox **out)
 	return 0;
 }
 
+int sbpf_sandbox_get(struct sbpf_program *prog, struct sbpf_sandbox **out)
+{
+	return sbpf_sandbox_get_for(prog, SBPF_TIER_AUTO, out);
+}
+
+/* An arena's pages go one by one and dear: it keeps more of them, or goes altogether. */
+static bool arena_too_large(const struct sbpf_sandbox *sb)
+{
+	uint64_t sum = 0;
+
+	for (unsigned int win = 0; win < SBPF_WINDOWS; win++)
+		sum += sb->size[win];
+	return sum > ARENA_IDLE_MAX;
+}
+
 /* What an idle sandbox must not hold on to: a file, or much memory. */
 static void make_idle(struct sbpf_sandbox *sb)
 {
+	if (sb->arena) {
+		sb->lost |= arena_too_large(sb);
+		return;
+	}
 	if (sb->in_file)
 		file_unmap(sb);
 	for (unsigned int win = 0; win < SBPF_WINDOWS; win++)
@@ -551,16 +613,18 @@ static void make_idle(struct sbpf_sandbox *sb)
 void sbpf_sandbox_put(struct sbpf_sandbox *sb)
 {
 	struct sbpf_program *prog;
+	struct sbpf_pool *pool;
 
 	if (!sb)
 		return;
 	prog = sb->prog;
+	pool = pool_of(prog, sb->arena);
 	make_idle(sb);
 	pthread_mutex_lock(&prog->lock);
-	if (!sb->lost && prog->pooled < pool_cap) {
-		sb->next = prog->pool;
-		prog->pool = sb;
-		prog->pooled++;
+	if (!sb->lost && pool->n < pool_cap) {
+		sb->next = pool->idle;
+		pool->idle = sb;
+		pool->n++;
 		sb = NULL;
 	}
 	pthread_mutex_unlock(&prog->lock);

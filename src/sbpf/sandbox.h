@@ -5,11 +5,14 @@
  * The program's view is 4 GiB from @base, 64 KiB of guard on each side, everything inaccessible but
  * the windows.  Read-only windows are pages of a shared memory object that @alias maps a second
  * time, writable: the embedder fills a context without a system call, the program cannot.
+ *
+ * The other kind is an arena (arena.h): windows where they always are, but every page that is there is
+ * writable on this side, so only the kernel tier, which checks what it cannot protect, runs in it.
  */
 #ifndef SBPF_SANDBOX_H
 #define SBPF_SANDBOX_H
 
-#include "sbpf/internal.h"
+#include "sbpf/arena.h"
 
 #define SBPF_SPACE         (1ull << 32)
 #define SBPF_GUARD         (64ull << 10)
@@ -17,7 +20,9 @@
 
 struct sbpf_sandbox {
 	uint8_t *base;
-	uint8_t *alias;              /* of [0, SBPF_WRITABLE_FROM) */
+	uint8_t *alias; /* of [0, SBPF_WRITABLE_FROM) */
+	struct sbpf_arena
+		*arena; /* SBPF_TIER_KERNEL's kind: @base and @alias are in it; else NULL */
 	uint64_t size[SBPF_WINDOWS]; /* bytes with pages, whole pages from the window's start */
 	bool in_file;                /* SBPF_WIN_IN maps a file */
 	bool running;

@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * arena.h - the memory of a sandbox that the kernel shares: a BPF arena, and what is loaded for it.
+ *
+ * All 4 GiB are mapped here, as a program in the kernel sees them, but for its reading of what it may write: only
+ * pages that were given exist.  A page that does not is a fault on both sides.
+ */
+#ifndef SBPF_ARENA_H
+#define SBPF_ARENA_H
+
+#include <errno.h>
+
+#include "sbpf/internal.h"
+
+struct sbpf_kernel_prog;
+
+struct sbpf_arena {
+	uint8_t *base; /* its low 32 bits are zero */
+	int map_fd;
+	int pages_fd;                    /* the program that gives and takes pages */
+	struct sbpf_kernel_prog **progs; /* by entry, NULL until it is loaded; tier_kernel.c */
+	uint32_t n_progs;
+};
+
+#if defined(SBPF_WITH_KERNEL)
+/*
+ * An arena without pages, mapped.  -ENOMEM; -EPERM: not ours to have; -EOPNOTSUPP: this kernel has no such thing.
+ * Closing gives all of it back, NULL is fine.
+ */
+int sbpf_arena_open(struct sbpf_arena **out);
+void sbpf_arena_close(struct sbpf_arena *arena);
+/* tier_kernel.c: unload its programs. */
+void sbpf_arena_unload(struct sbpf_arena *arena);
+
+/* Pages of [@off, @off + @len), none of which is there yet, that read zero.  -ENOMEM: none is given. */
+int sbpf_arena_give(struct sbpf_arena *arena, uint64_t off, uint64_t len);
+/* Take pages back: some 15 µs each, for the kernel has every core forget each one by itself. */
+int sbpf_arena_take(struct sbpf_arena *arena, uint64_t off, uint64_t len);
+#else
+static inline int sbpf_arena_open(struct sbpf_arena **out)
+{
+	return -EOPNOTSUPP;
+}
+static inline void sbpf_arena_close(struct sbpf_arena *arena)
+{
+}
+static inline void sbpf_arena_unload(struct sbpf_arena *arena)
+{
+}
+static inline int sbpf_arena_give(struct sbpf_arena *arena, uint64_t off, uint64_t len)
+{
+	return -EOPNOTSUPP;
+}
+static inline int sbpf_arena_take(struct sbpf_arena *arena, uint64_t off, uint64_t len)
+{
+	return -EOPNOTSUPP;
+}
+#endif
+
+#endif /* SBPF_ARENA_H */
