@@ -284,7 +284,7 @@ static int piece_result(struct range *r, const struct nvme_req *req)
 	const char *what = r->to_controller ? "Write" : "Read";
 
 	if (req->error)
-		return host_request_failed(r->host, req->error);
+		return nvme_host_failed(r->host, req->error);
 	return initiator_status(r->host, what, req);
 }
 
@@ -301,7 +301,7 @@ static int range_run(struct range *r)
 				      r->host->address);
 	queue_lock(q);
 	if (atomic_load(&r->host->dead))
-		r->err = host_request_failed(r->host, -ENOLINK);
+		r->err = nvme_host_failed(r->host, -ENOLINK);
 	for (; !r->err && flying < IN_FLIGHT && r->at < r->len; flying++)
 		next_piece(r, q, &reqs[flying], &sync);
 	queue_pump(q);

@@ -239,7 +239,9 @@ int nvme_host_info(const struct nvme_host *host, struct nvme_host_info *info)
 		.io_queues = host->n_queues - 1,
 		.depth = (uint16_t)host->depth,
 		.reconnects = atomic_load(&host->reconnects),
+		.dead = atomic_load(&host->dead),
 	};
+	info->connection = info->reconnects + 1;
 	snprintf(info->subnqn, sizeof(info->subnqn), "%s", host->subnqn);
 	return 0;
 }
@@ -256,7 +258,7 @@ void host_broken(struct nvme_host *host, int err, const char *why)
 	kick(host->keeper_kick);
 }
 
-int host_request_failed(struct nvme_host *host, int err)
+int nvme_host_failed(struct nvme_host *host, int err)
 {
 	char why[sizeof(host->why)];
 
@@ -325,7 +327,7 @@ int nvme_host_submit(struct nvme_host *host, struct nvme_req *req)
 	queue_lock(q);
 	if (atomic_load(&host->dead)) {
 		queue_unlock(q);
-		return host_request_failed(host, -ENOLINK);
+		return nvme_host_failed(host, -ENOLINK);
 	}
 	queue_append(q, req);
 	if (delivering == host)
@@ -371,29 +373,15 @@ int nvme_host_execute(struct nvme_host *host, struct nvme_req *req)
 	queue_lock(q);
 	if (atomic_load(&host->dead)) {
 		queue_unlock(q);
-		return host_request_failed(host, -ENOLINK);
+		return nvme_host_failed(host, -ENOLINK);
 	}
 	queue_append(q, req);
 	queue_pump(q);
 	queue_wait(q, &sync);
 	queue_unlock(q);
 	if (req->error)
-		return host_request_failed(host, req->error);
+		return nvme_host_failed(host, req->error);
 	return initiator_status(host, command_name(q, req->sqe.opcode), req);
-}
-
-static bool unlink_waiting(struct queue *q, struct nvme_req *req)
-{
-	struct nvme_req **at = &q->wait;
-
-	while (*at && *at != req)
-		at = &(*at)->next;
-	if (!*at)
-		return false;
-	*at = req->next;
-	if (!*at)
-		q->wait_end = at;
-	return true;
 }
 
 int nvme_host_cancel(struct nvme_host *host, struct nvme_req *req)
@@ -407,7 +395,7 @@ int nvme_host_cancel(struct nvme_host *host, struct nvme_req *req)
 	} else if (req->state == REQ_SENT) {
 		q->slots[req->cid].cancelled = true;
 		kick(host->keeper_kick);
-	} else if (req->state == REQ_WAITING && unlink_waiting(q, req)) {
+	} else if (req->state == REQ_WAITING && queue_unlink(q, req)) {
 		queue_complete(q, req, -ECANCELED);
 	} else {
 		err = -EALREADY;

@@ -29,6 +29,7 @@
 #include "nvme/status.h"
 
 struct nvme_host;
+struct queue;
 struct nvme_sync;
 
 struct nvme_host_opts {
@@ -59,6 +60,8 @@ struct nvme_host_info {
 	unsigned int io_queues;
 	uint16_t depth;
 	uint64_t reconnects;
+	uint64_t connection; /* 1, and one more with each reconnect: see struct nvme_req */
+	bool dead;           /* it gave up reconnecting: every command ends with -ENOLINK */
 };
 int nvme_host_info(const struct nvme_host *host, struct nvme_host_info *info);
 
@@ -73,6 +76,11 @@ struct nvme_req {
 	bool may_be_short; /* to the host: fewer bytes than @len are an answer; @moved says how many */
 	int queue;         /* 0 admin, 1.. I/O, -1 any I/O queue */
 	uint32_t timeout_ms; /* from sending on; 0: the host's */
+	/*
+	 * Not 0: to be sent on this connection (struct nvme_host_info) and no other, since what it names went with
+	 * that one; else -ENOLINK.  What was sent then is never sent again.
+	 */
+	uint64_t connection;
 	/*
 	 * From nvme_host_poll(): @error 0 and @req->cqe valid (its status may still be an NVMe error), or
 	 * -ETIMEDOUT, -ECANCELED, -ECONNRESET (what the target did with it is not known), -ENOLINK (never sent).
@@ -101,6 +109,40 @@ int nvme_host_eventfd(struct nvme_host *host);
 
 /* Submit and wait: 0 and *cqe, or -errno; an NVMe error status is -EREMOTEIO with its name in nvme_host_error(). */
 int nvme_host_execute(struct nvme_host *host, struct nvme_req *req);
+
+/*
+ * Several commands of one thread on one queue, waited for by it alone: no done(), no delivery by others.
+ * What is added goes out in one piece with the next nvme_batch_next().
+ */
+struct nvme_sync { /* what ended, newest first */
+	struct nvme_req *ready;
+};
+struct nvme_batch { /* the initiator's own */
+	struct nvme_host *host;
+	struct queue *queue;
+	struct nvme_sync sync;
+	unsigned int flying; /* added and not yet returned */
+};
+/* -EINVAL: a discovery controller has no I/O queues. */
+int nvme_batch_begin(struct nvme_host *host, struct nvme_batch *batch);
+/* 0, or -EMSGSIZE for more data than one command may move. */
+int nvme_batch_add(struct nvme_batch *batch, struct nvme_req *req);
+/* The next that ended, @req->error as for done(); NULL: none within @timeout_ms (-1: for ever), or none flies. */
+struct nvme_req *nvme_batch_next(struct nvme_batch *batch, int timeout_ms);
+/*
+ * Ask the target to abort it; it still ends, with -ECANCELED or what it came to.  A target that does not answer
+ * within @grace_ms loses the connection.
+ */
+void nvme_batch_cancel(struct nvme_batch *batch, struct nvme_req *req, uint32_t grace_ms);
+
+/* The line, for nvme_host_error(), of a request that ended with @error; returns it. */
+int nvme_host_failed(struct nvme_host *host, int error);
+
+/*
+ * In the child of a fork, whose parent has the connections: let go of the sockets without a word to the target.
+ * Nothing else may be done with @host there, and its memory stays.
+ */
+void nvme_host_forked(struct nvme_host *host);
 
 /* ---- what everybody needs, built on the above ---- */
 

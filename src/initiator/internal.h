@@ -7,6 +7,7 @@
  *   handshake.c  from an address to a queue that takes commands
  *   queue.c      commands on one connection: identifiers, sending, waiting
  *   receive.c    what the target sends
+ *   batch.c      several commands of one thread
  *   commands.c   identify, logs, namespaces, reading and writing ranges
  *   error.c      the calling thread's last failure
  *
@@ -94,10 +95,6 @@ struct queue {
 	struct receiver rx;
 };
 
-struct nvme_sync { /* a thread waiting for its own requests, all on one queue; under the queue's lock */
-	struct nvme_req *ready;
-};
-
 struct nvme_host {
 	struct nvme_host_opts opts;
 	char address[300]; /* as given, for messages */
@@ -160,8 +157,6 @@ void host_wake(struct nvme_host *host);
 void host_broken(struct nvme_host *host, int err, const char *why);
 /* Which queue a request goes to, NULL if there is none such. */
 struct queue *host_queue(struct nvme_host *host, const struct nvme_req *req);
-/* The line and code of a request that ended with @err. */
-int host_request_failed(struct nvme_host *host, int err);
 
 /* ---- queue.c: all with the queue's lock held, but init, free and call ---- */
 
@@ -178,6 +173,10 @@ void queue_pump(struct queue *q);
 void queue_drive(struct queue *q);
 /* Sleep until one of the @sync's requests is ready (the queue's lock is let go meanwhile). */
 void queue_wait(struct queue *q, const struct nvme_sync *sync);
+/* The same, but not beyond @deadline_ns; UINT64_MAX: for ever. */
+void queue_wait_until(struct queue *q, const struct nvme_sync *sync, uint64_t deadline_ns);
+/* Take a request out of the line; false if it is not in it. */
+bool queue_unlink(struct queue *q, struct nvme_req *req);
 /* Around a poll() of q->fd without the lock: which events to wait for. */
 short queue_poll_begin(struct queue *q);
 void queue_poll_end(struct queue *q, short events);

@@ -281,10 +281,36 @@ static struct nvme_req *next_waiting(struct queue *q)
 	return req;
 }
 
+bool queue_unlink(struct queue *q, struct nvme_req *req)
+{
+	struct nvme_req **at = &q->wait;
+
+	while (*at && *at != req)
+		at = &(*at)->next;
+	if (!*at)
+		return false;
+	*at = req->next;
+	if (!*at)
+		q->wait_end = at;
+	return true;
+}
+
+/* The number of connections is raised while no queue is live. */
+static bool stale(const struct queue *q, const struct nvme_req *req)
+{
+	return req->connection && req->connection != atomic_load(&q->host->reconnects) + 1;
+}
+
 void queue_pump(struct queue *q)
 {
-	while (q->live && q->wait && q->n_free)
-		start(q, next_waiting(q));
+	while (q->live && q->wait && q->n_free) {
+		struct nvme_req *req = next_waiting(q);
+
+		if (stale(q, req))
+			queue_complete(q, req, -ENOLINK);
+		else
+			start(q, req);
+	}
 	flush(q);
 }
 
@@ -358,7 +384,7 @@ static int fate(const struct queue *q, const struct slot *s, bool again)
 		return -ETIMEDOUT;
 	if (s->cancelled)
 		return -ECANCELED;
-	if (again && (s->req->done || s->req->sync) &&
+	if (again && !s->req->connection && (s->req->done || s->req->sync) &&
 	    (!s->sent || (repeatable(q, s->req) && s->req->tries < MAX_TRIES)))
 		return 0;
 	return s->sent ? -ECONNRESET : -ENOLINK;
@@ -452,18 +478,34 @@ static void lead(struct queue *q, int timeout_ms)
 	queue_drive(q);
 }
 
-void queue_wait(struct queue *q, const struct nvme_sync *sync)
+/* As a follower: somebody else polls, or there is nothing to poll. */
+static void follow(struct queue *q, uint64_t deadline_ns)
 {
-	while (!sync->ready) {
+	struct timespec at = {
+		.tv_sec = (time_t)(deadline_ns / 1000000000u),
+		.tv_nsec = (long)(deadline_ns % 1000000000u),
+	};
+
+	q->followers++;
+	if (deadline_ns == UINT64_MAX)
+		pthread_cond_wait(&q->cond, &q->lock);
+	else
+		pthread_cond_clockwait(&q->cond, &q->lock, CLOCK_MONOTONIC, &at);
+	q->followers--;
+}
+
+void queue_wait_until(struct queue *q, const struct nvme_sync *sync, uint64_t deadline_ns)
+{
+	bool limited = deadline_ns != UINT64_MAX;
+
+	while (!sync->ready && !(limited && now_ns() >= deadline_ns)) {
 		if (!q->live || q->leader) {
-			q->followers++;
-			pthread_cond_wait(&q->cond, &q->lock);
-			q->followers--;
+			follow(q, deadline_ns);
 			continue;
 		}
 		q->leader = true;
-		if (q->tx || q->receiving)
-			lead(q, -1);
+		if (q->tx || q->receiving || limited)
+			lead(q, ms_until(deadline_ns));
 		else
 			queue_receive_waiting(q);
 		q->leader = false;
@@ -471,6 +513,11 @@ void queue_wait(struct queue *q, const struct nvme_sync *sync)
 		if (q->followers)
 			pthread_cond_broadcast(&q->cond);
 	}
+}
+
+void queue_wait(struct queue *q, const struct nvme_sync *sync)
+{
+	queue_wait_until(q, sync, UINT64_MAX);
 }
 
 int queue_call(struct queue *q, struct nvme_req *req, uint64_t deadline_ns)
