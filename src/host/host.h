@@ -3,7 +3,7 @@
  * host.h - what the host library's modules share; nothing outside src/host includes it.
  *
  * A request goes one way: request.c checks options and arguments → input.c makes a source of the file
- * (random access, a stream, or what decompress.c makes of either) → an engine runs it → its output
+ * (random access, a stream, or what src/content makes of either) → an engine runs it → its output
  * goes to the caller's buffer, or is staged (stage.c) and then given on or stored.
  */
 #ifndef LIO_HOST_H
@@ -15,6 +15,7 @@
 #include <stdatomic.h>
 #include <time.h>
 
+#include "content/content.h"
 #include "lambda/lambda.h"
 #include "lambdaio/lambdaio.h"
 
@@ -40,12 +41,6 @@ enum file_kind {
 	FILE_REGULAR,
 	FILE_BLOCK,
 	FILE_STREAM /* pipe, socket, terminal, …: in order, once */
-};
-
-enum codec {
-	CODEC_NONE,
-	CODEC_GZIP,
-	CODEC_ZSTD
 };
 
 struct lio_file {
@@ -106,14 +101,13 @@ struct stream {
 /* Up to @len bytes, 0 at the end, or -errno without text. */
 int64_t stream_read(struct stream *s, void *buf, size_t len);
 
-struct decoder;
-
 struct input {
 	struct lambda_source src; /* first: this is what the engine sees */
 	struct lio_file *file;    /* NULL: memory */
 	const uint8_t *mem;
 	struct stream stream;
-	struct decoder *decoder; /* owned */
+	struct content_feed feed; /* of the decoder: the stream */
+	struct decoder *decoder;  /* owned */
 	bool io_forced;
 	/* Sources run on an engine's threads; the first failure's text is kept here. */
 	atomic_flag failing;
@@ -127,20 +121,6 @@ void input_close(struct input *in);
 /* Keep the text of the first failure; returns @code. */
 int input_fail(struct input *in, int code, uint64_t offset, const char *fmt, ...)
 	__attribute__((format(printf, 4, 5)));
-
-/* ---- decompression (decompress.c) ---- */
-
-/* The largest zstd window that is accepted: what one decoder may allocate. */
-#define ZSTD_WINDOW_LOG_MAX 27
-
-/* By the first bytes of the content. */
-enum codec codec_of(const uint8_t *magic, size_t len);
-const char *codec_name(enum codec codec);
-/* A decoder of in->stream; its failures go to @in. */
-int decoder_open(struct input *in, enum codec codec, struct decoder **out);
-void decoder_close(struct decoder *dec);
-/* The next bytes of the content, 0 at its end, or -errno. */
-int64_t decoder_read(struct decoder *dec, void *buf, size_t len);
 
 /* ---- staging (stage.c) ---- */
 

@@ -252,10 +252,27 @@ static int file_probe(struct lio_file *file, uint64_t size, const struct timespe
 	return n < 0 ? (int)n : 0;
 }
 
+static struct input *input_of_feed(struct content_feed *feed)
+{
+	return (struct input *)((char *)feed - offsetof(struct input, feed));
+}
+
+static int64_t feed_read(struct content_feed *feed, void *buf, size_t len)
+{
+	return stream_read(&input_of_feed(feed)->stream, buf, len);
+}
+
+static int feed_fail(struct content_feed *feed, int code, uint64_t offset, const char *text)
+{
+	return input_fail(input_of_feed(feed), code, offset, "%s", text);
+}
+
 static int decode(struct input *in, enum codec codec)
 {
+	in->feed =
+		(struct content_feed){.name = in->file->name, .read = feed_read, .fail = feed_fail};
 	in->src.ops = codec == CODEC_GZIP ? &gzip_ops : &zstd_ops;
-	return decoder_open(in, codec, &in->decoder);
+	return decoder_open(&in->feed, codec, &in->decoder);
 }
 
 static int open_stream(struct input *in, bool decompress)

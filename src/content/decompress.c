@@ -8,18 +8,21 @@
  */
 #include <errno.h>
 #include <limits.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <zlib.h>
 #include <zstd.h>
 #include <zstd_errors.h>
 
-#include "host/host.h"
+#include "content/content.h"
 
 #define FEED_BYTES (128u << 10)
 
 struct decoder {
-	struct input *in;
+	struct content_feed *from;
 	enum codec codec;
 	uint64_t base; /* compressed bytes before feed[0] */
 	size_t pos, len;
@@ -53,31 +56,42 @@ const char *codec_name(enum codec codec)
 	return names[codec];
 }
 
+static __attribute__((format(printf, 4, 5))) int fail(struct content_feed *from, int code,
+						      uint64_t at, const char *fmt, ...)
+{
+	char text[640];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	return from->fail(from, code, at, text);
+}
+
 static int bad_data(struct decoder *dec, const char *why)
 {
 	uint64_t at = dec->base + dec->pos;
 
-	return input_fail(
-		dec->in, -EBADMSG, at,
-		"%s: %s data at compressed byte %llu: %s; get the file again, or read it as it "
-		"is with decompress none",
-		dec->in->file->name, codec_name(dec->codec), (unsigned long long)at, why);
+	return fail(dec->from, -EBADMSG, at,
+		    "%s: %s data at compressed byte %llu: %s; get the file again, or read it as it "
+		    "is with decompress none",
+		    dec->from->name, codec_name(dec->codec), (unsigned long long)at, why);
 }
 
 static int no_memory(struct decoder *dec)
 {
-	return input_fail(dec->in, -ENOMEM, UINT64_MAX, "%s: no memory to decompress %s; free some",
-			  dec->in->file->name, codec_name(dec->codec));
+	return fail(dec->from, -ENOMEM, UINT64_MAX, "%s: no memory to decompress %s; free some",
+		    dec->from->name, codec_name(dec->codec));
 }
 
-int decoder_open(struct input *in, enum codec codec, struct decoder **out)
+int decoder_open(struct content_feed *feed, enum codec codec, struct decoder **out)
 {
 	struct decoder *dec = malloc(sizeof(*dec));
 	bool ok = false;
 
 	if (dec) {
 		memset(dec, 0, offsetof(struct decoder, feed));
-		dec->in = in;
+		dec->from = feed;
 		dec->codec = codec;
 		dec->between = true;
 		if (codec == CODEC_GZIP) {
@@ -91,9 +105,8 @@ int decoder_open(struct input *in, enum codec codec, struct decoder **out)
 	}
 	if (!ok) {
 		decoder_close(dec);
-		return input_fail(in, -ENOMEM, UINT64_MAX,
-				  "%s: no memory to decompress %s; free some", in->file->name,
-				  codec_name(codec));
+		return fail(feed, -ENOMEM, UINT64_MAX, "%s: no memory to decompress %s; free some",
+			    feed->name, codec_name(codec));
 	}
 	*out = dec;
 	return 0;
@@ -116,7 +129,7 @@ static int refill(struct decoder *dec)
 
 	if (dec->pos < dec->len || dec->eof)
 		return 0;
-	n = stream_read(&dec->in->stream, dec->feed, sizeof(dec->feed));
+	n = dec->from->read(dec->from, dec->feed, sizeof(dec->feed));
 	if (n < 0)
 		return (int)n;
 	dec->base += dec->len;
@@ -172,11 +185,10 @@ static int zstd_fail(struct decoder *dec, size_t code)
 	case ZSTD_error_memory_allocation:
 		return no_memory(dec);
 	case ZSTD_error_frameParameter_windowTooLarge:
-		return input_fail(
-			dec->in, -E2BIG, dec->base + dec->pos,
-			"%s: its zstd window is larger than %u MiB; compress it again without "
-			"--long or --ultra",
-			dec->in->file->name, 1u << (ZSTD_WINDOW_LOG_MAX - 20));
+		return fail(dec->from, -E2BIG, dec->base + dec->pos,
+			    "%s: its zstd window is larger than %u MiB; compress it again without "
+			    "--long or --ultra",
+			    dec->from->name, 1u << (ZSTD_WINDOW_LOG_MAX - 20));
 	default:
 		return bad_data(dec, ZSTD_getErrorName(code));
 	}
