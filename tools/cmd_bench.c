@@ -35,12 +35,17 @@ static const char *next_item(const char *list, char item[32])
 	return list[n] ? list + n + 1 : NULL;
 }
 
-static int plan_tiers(const char *list, struct plan *plan)
+static int plan_tiers(const char *list, int engine, struct plan *plan)
 {
 	static const enum sbpf_tier all[] = {SBPF_TIER_INTERP, SBPF_TIER_TEMPLATE, SBPF_TIER_LLVM};
 	const char *missing;
 	char item[32];
 
+	/* It is an engine of its own, with one tier; its absence is the engine's to explain. */
+	if (!list && engine == LIO_ENGINE_KERNEL) {
+		plan->tiers[plan->n_tiers++] = SBPF_TIER_KERNEL;
+		return 0;
+	}
 	for (size_t i = 0; !list && i < sizeof(all) / sizeof(all[0]); i++)
 		if (!sbpf_tier_missing(all[i]))
 			plan->tiers[plan->n_tiers++] = all[i];
@@ -51,7 +56,8 @@ static int plan_tiers(const char *list, struct plan *plan)
 		if (sbpf_tier_parse(item, tier))
 			return cli_fail(
 				EINVAL, "separate tiers by commas",
-				"bench: --tier: \"%s\" is not one of auto, interp, template, llvm",
+				"bench: --tier: \"%s\" is not one of auto, interp, template, llvm, "
+				"kernel",
 				item);
 		missing = sbpf_tier_missing(*tier);
 		if (missing)
@@ -98,6 +104,10 @@ static int measure(const struct cli *cli, struct cli_request *req, uint64_t *wal
 	int status;
 
 	req->opts.tier = (enum lio_tier)line->tier;
+	if (line->tier == SBPF_TIER_KERNEL)
+		req->opts.engine = LIO_ENGINE_KERNEL;
+	else
+		req->opts.engine = (enum lio_engine)cli->engine;
 	req->opts.threads = line->threads;
 	status = cli_run_dropped(cli, req);
 	for (size_t i = 0; i < repeat && !status; i++) {
@@ -211,7 +221,7 @@ int cmd_bench(int argc, char **argv)
 	int status;
 
 	if (cli_parse(CLI_BENCH, argc, argv, &cli) || cli_words(CLI_BENCH, &cli, 2, SIZE_MAX) ||
-	    plan_tiers(cli.tiers, &plan) || plan_threads(cli.thread_list, &plan))
+	    plan_tiers(cli.tiers, cli.engine, &plan) || plan_threads(cli.thread_list, &plan))
 		return CLI_FAILED;
 	plan.repeat = cli.repeat ? cli.repeat : REPEAT_DEFAULT;
 	if (cli_request(&cli, 2, &req))

@@ -34,7 +34,7 @@ static const struct {
 	[OPT_ENTRY] = {{"entry", required_argument, NULL, OPT_ENTRY},
 		"--entry NAME   which function, where the object has several"},
 	[OPT_TIER] = {{"tier", required_argument, NULL, OPT_TIER},
-		"--tier TIER    auto, interp, template or llvm (default: auto, the best here)"},
+		"--tier TIER    auto, interp, template, llvm or kernel (default: auto, the best here)"},
 	[OPT_FUEL] = {{"fuel", required_argument, NULL, OPT_FUEL},
 		"--fuel N       instructions it may take (default: 34,359,738,368)"},
 	[OPT_MEMORY] = {{"memory", required_argument, NULL, OPT_MEMORY},
@@ -316,7 +316,7 @@ static int run(const char *what, struct sbpf_program *prog, const struct tool_op
 				 .fuel = opts->fuel};
 	struct sbpf_error err = {.text = "no memory for a sandbox"};
 	struct sbpf_sandbox *sb;
-	int r = sbpf_sandbox_get(prog, &sb);
+	int r = sbpf_sandbox_get_for(prog, opts->tier, &sb);
 
 	if (r)
 		return tool_fail(what, r, err.text);
@@ -490,7 +490,7 @@ static int help(void)
 		printf("  %-8s %s\n", commands[i].name, commands[i].summary);
 	puts("\n"
 	     "Tiers that run here:");
-	for (int tier = SBPF_TIER_INTERP; tier <= SBPF_TIER_LLVM; tier++) {
+	for (int tier = SBPF_TIER_INTERP; tier <= SBPF_TIER_KERNEL; tier++) {
 		const char *missing = sbpf_tier_missing((enum sbpf_tier)tier);
 
 		printf("  %-8s %s\n", sbpf_tier_name((enum sbpf_tier)tier),
@@ -548,7 +548,8 @@ static int parse_option(const struct command *cmd, int opt, const char *given,
 		if (sbpf_tier_parse(optarg, &opts->tier))
 			return tool_fail(
 				optarg, EINVAL,
-				"there is no such tier; give auto, interp, template or llvm");
+				"there is no such tier; give auto, interp, template, llvm or "
+				"kernel");
 		return 0;
 	case OPT_FUEL:
 		return parse_fuel(cmd, optarg, &opts->fuel);

@@ -203,14 +203,21 @@ static int fill_windows(struct bench *b)
 	return 0;
 }
 
-static int prepare(struct bench *b)
+static int prepare(struct bench *b, struct sbpf_code_info *code)
 {
-	int r = sbpf_sandbox_get(b->prog, &b->sb);
+	int r = sbpf_sandbox_get_for(b->prog, b->call.tier, &b->sb);
+	uint64_t start = now_ns();
+	struct sbpf_error err;
 
 	if (!r)
 		r = sbpf_sandbox_resize(b->sb, SBPF_WIN_IN, b->bytes);
 	if (r)
 		return tool_fail(b->path, r, "no memory for a sandbox");
+	/* The kernel compiles what it loads. */
+	r = sbpf_sandbox_prepare(b->sb, b->call.entry, &err);
+	if (r)
+		return tool_fail(b->path, r, err.text);
+	code->compile_ns += now_ns() - start;
 	memcpy(sbpf_sandbox_ptr(b->sb, SBPF_WIN_IN), b->input, b->bytes);
 	if (b->fn)
 		return fill_windows(b);
@@ -385,7 +392,7 @@ int tool_bench(const struct tool_opts *opts)
 	if (!r)
 		r = compile(&b, &code);
 	if (!r)
-		r = prepare(&b);
+		r = prepare(&b, &code);
 	if (!r)
 		r = measure(&b, &code, opts->json);
 	bench_free(&b);

@@ -39,7 +39,8 @@ enum lio_tier {
 	LIO_TIER_AUTO,
 	LIO_TIER_INTERP,
 	LIO_TIER_TEMPLATE,
-	LIO_TIER_LLVM
+	LIO_TIER_LLVM,
+	LIO_TIER_KERNEL /* of LIO_ENGINE_KERNEL, which has no other */
 };
 enum lio_decompress {
 	LIO_DECOMPRESS_AUTO,

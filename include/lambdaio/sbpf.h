@@ -132,6 +132,11 @@ SBPF_API const char *sbpf_tier_name(enum sbpf_tier tier);
 SBPF_API int sbpf_tier_parse(const char *name, enum sbpf_tier *tier);
 /* NULL if the tier can run here, else one line that says what is missing. */
 SBPF_API const char *sbpf_tier_missing(enum sbpf_tier tier);
+/*
+ * What the kernel tier asks of this machine, row @i from 0 up: its name, and NULL or one line of what is missing.
+ * -ENOENT past the last.
+ */
+SBPF_API int sbpf_kernel_need(unsigned int i, const char **name, const char **missing);
 
 /* The helpers this runtime has: name by feature bit 0..63, NULL past the last. */
 SBPF_API const char *sbpf_helper_name(unsigned int bit);
@@ -224,6 +229,7 @@ struct sbpf_call {
 	/* results */
 	uint64_t r0;
 	uint64_t fuel_used;
+	enum sbpf_tier ran; /* the tier that ran it, AUTO resolved */
 };
 
 /*

@@ -14,8 +14,6 @@ static const char *not_yet(void)
 }
 
 /* An engine that is missing is never asked to run. */
-const struct host_engine host_engine_kernel = {
-	.id = LIO_ENGINE_KERNEL, .name = "kernel", .missing = not_yet};
 const struct host_engine host_engine_device = {
 	.id = LIO_ENGINE_DEVICE, .name = "device", .missing = not_yet};
 

@@ -70,13 +70,19 @@ static const struct {
 
 int lio_feature(unsigned int i, struct lio_feature *out)
 {
-	const char *missing;
+	const unsigned int n = sizeof(features) / sizeof(features[0]);
+	const char *name, *missing;
 
-	if (i >= sizeof(features) / sizeof(features[0]))
-		return -ENOENT;
-	missing = features[i].missing();
+	/* Behind the table: what the kernel engine needs, which the kernel tier knows. */
+	if (i >= n) {
+		if (sbpf_kernel_need(i - n, &name, &missing))
+			return -ENOENT;
+	} else {
+		name = features[i].name;
+		missing = features[i].missing();
+	}
 	*out = (struct lio_feature){
-		.name = features[i].name,
+		.name = name,
 		.available = !missing,
 		.missing = missing ? missing : "",
 	};

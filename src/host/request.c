@@ -15,7 +15,8 @@
 
 _Static_assert(LIO_TIER_AUTO == (int)SBPF_TIER_AUTO && LIO_TIER_INTERP == (int)SBPF_TIER_INTERP &&
 		       LIO_TIER_TEMPLATE == (int)SBPF_TIER_TEMPLATE &&
-		       LIO_TIER_LLVM == (int)SBPF_TIER_LLVM,
+		       LIO_TIER_LLVM == (int)SBPF_TIER_LLVM &&
+		       LIO_TIER_KERNEL == (int)SBPF_TIER_KERNEL,
 	       "tiers are numbered alike");
 
 /* One call of the API: everything about it but where its bytes come from and go. */
@@ -61,7 +62,7 @@ static int opts_check(const struct lio_run_opts *o)
 {
 	const char *missing;
 
-	if ((unsigned int)o->tier > LIO_TIER_LLVM)
+	if ((unsigned int)o->tier > LIO_TIER_KERNEL)
 		return host_fail(-EINVAL,
 				 "tier %d: there is none of this number; use enum lio_tier",
 				 (int)o->tier);
@@ -76,6 +77,11 @@ static int opts_check(const struct lio_run_opts *o)
 	if (o->threads > THREADS_MAX)
 		return host_fail(-EINVAL, "threads %u: at most %u; leave it 0 for one a core",
 				 o->threads, THREADS_MAX);
+	if (o->tier && (o->tier == LIO_TIER_KERNEL) != (o->engine == LIO_ENGINE_KERNEL))
+		return host_fail(-EINVAL,
+				 "tier %s: engine kernel runs tier kernel and no other does; leave "
+				 "the tier to auto",
+				 sbpf_tier_name((enum sbpf_tier)o->tier));
 	missing = o->tier ? sbpf_tier_missing((enum sbpf_tier)o->tier) : NULL;
 	if (missing)
 		return host_fail(-EOPNOTSUPP, "tier %s: %s; use tier auto",
@@ -179,6 +185,11 @@ static int job_init(struct job *job, const struct lio_function *fn, uint64_t off
 
 static const char *why_tier(const struct job *job)
 {
+	if (job->report.restarts)
+		return "but for runs that took too long for the kernel, which the template tier "
+		       "repeated";
+	if (job->report.tier == SBPF_TIER_KERNEL)
+		return "what this engine runs";
 	if (job->opts.tier)
 		return "as asked";
 	return job->report.tier == SBPF_TIER_INTERP ? "no compiler for this machine"
@@ -198,6 +209,8 @@ static const char *why_io(const struct job *job)
 		{"memory", "the caller's buffer"},
 	};
 
+	if (job->report.tier == SBPF_TIER_KERNEL && !strcmp(job->report.source, "pread"))
+		return "into the pages that the kernel shares, which no file maps";
 	if (job->opts.io == LIO_IO_MMAP && !strcmp(job->report.source, "pread"))
 		return "pieces this small are not worth mapping";
 	if (job->opts.io == LIO_IO_MMAP && !strcmp(job->report.source, "mmap"))

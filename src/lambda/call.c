@@ -49,18 +49,28 @@ static void zero_tail(struct worker *w, enum sbpf_window win, uint64_t used)
 	memset((uint8_t *)sbpf_sandbox_ptr(w->sb, win) + used, 0, page_up(used) - used);
 }
 
+static int no_sandbox(struct worker *w, int rc)
+{
+	if (rc != -ENOMEM)
+		return lambda_fail(&w->err, rc,
+				   "the kernel gives no sandbox: %s; use engine user, or see \"lio "
+				   "features\"",
+				   strerrordesc_np(-rc));
+	return lambda_fail(&w->err, rc,
+			   "no memory for a sandbox: %s; each reserves 6 GiB of addresses: "
+			   "raise \"ulimit -v\", or free some memory",
+			   strerrordesc_np(-rc));
+}
+
 int worker_open(struct worker *w)
 {
 	const struct lambda_request *req = w->job->req;
 	const struct lambda_function *fn = w->job->fn;
 	int rc;
 
-	rc = sbpf_sandbox_get(fn->prog, &w->sb);
+	rc = sbpf_sandbox_get_for(fn->prog, w->tier, &w->sb);
 	if (rc)
-		return lambda_fail(&w->err, rc,
-				   "no memory for a sandbox: %s; each reserves 6 GiB of addresses: "
-				   "raise \"ulimit -v\", or free some memory",
-				   strerrordesc_np(-rc));
+		return no_sandbox(w, rc);
 	rc = sbpf_sandbox_resize(w->sb, SBPF_WIN_CTX, sizeof(struct lambda_ctx));
 	if (!rc)
 		rc = sbpf_sandbox_resize(w->sb, SBPF_WIN_OTHER, 0);
@@ -86,6 +96,15 @@ void worker_close(struct worker *w)
 {
 	sbpf_sandbox_put(w->sb);
 	w->sb = NULL;
+}
+
+int worker_restart(struct worker *w)
+{
+	worker_close(w);
+	w->tier = sbpf_tier_missing(SBPF_TIER_TEMPLATE) ? SBPF_TIER_INTERP : SBPF_TIER_TEMPLATE;
+	w->restarts++;
+	w->out_dirty = 0;
+	return worker_open(w);
 }
 
 /* ---- input ---- */
@@ -143,7 +162,8 @@ static int map_input(struct worker *w, uint64_t off, uint64_t len)
 	struct edges e = {.begin = skew, .end = skew + len};
 	int rc;
 
-	if (!src->ops->map || len < MAP_MIN || (w->job->threaded && !src->map_forced))
+	if (!src->ops->map || len < MAP_MIN || w->tier == SBPF_TIER_KERNEL ||
+	    (w->job->threaded && !src->map_forced))
 		return -EOPNOTSUPP;
 	rc = src->ops->map(src, w->sb, off - skew, skew + len);
 	if (rc == -EOPNOTSUPP)
@@ -288,13 +308,24 @@ int call_returned(struct worker *w, const struct call *c, int64_t r0)
 	return call_failed(w, c, (int)r0, why);
 }
 
+/* Whatever the kernel's verifier takes for it is no part of the run. */
+static int load_entry(struct worker *w, unsigned int entry)
+{
+	uint64_t start = now_ns();
+	struct sbpf_error why;
+	int rc = sbpf_sandbox_prepare(w->sb, entry, &why);
+
+	w->load_ns += now_ns() - start;
+	return rc ? lambda_fail(&w->err, rc, "%s: %s", w->job->fn->name, why.text) : 0;
+}
+
 int call_run(struct worker *w, const struct call *c, int64_t *r0)
 {
 	const struct lambda_request *req = w->job->req;
 	bool merge = c->entry == LAMBDA_E_MERGE;
 	struct sbpf_call call = {
 		.size = sizeof(call),
-		.tier = w->job->tier,
+		.tier = w->tier,
 		.entry = (unsigned int)w->job->fn->entry[c->entry],
 		.r1 = sbpf_window_offset(merge ? SBPF_WIN_STATE : SBPF_WIN_CTX),
 		.r2 = sbpf_window_offset(merge ? SBPF_WIN_OTHER : SBPF_WIN_STATE),
@@ -310,6 +341,8 @@ int call_run(struct worker *w, const struct call *c, int64_t *r0)
 	int rc;
 
 	rc = clean_windows(w, c);
+	if (!rc && w->tier == SBPF_TIER_KERNEL)
+		rc = load_entry(w, call.entry);
 	if (rc)
 		return rc;
 	fill_context(w, c);
@@ -320,8 +353,8 @@ int call_run(struct worker *w, const struct call *c, int64_t *r0)
 	w->out_of_fuel =
 		rc == -ETIME && req->fuel && !(req->deadline_ns && now_ns() >= req->deadline_ns);
 	*r0 = (int64_t)call.r0;
-	/* A run that is to be repeated with more room is not counted: it depends on the room. */
-	if (rc || *r0 != -ENOSPC || !c->out_cap)
+	/* A run that is to be repeated is not counted: that depends on the room, or on the kernel. */
+	if (rc ? rc != -ERESTART : *r0 != -ENOSPC || !c->out_cap)
 		w->span_fuel += call.fuel_used;
 	if (rc)
 		return call_failed(w, c, rc, why.text);

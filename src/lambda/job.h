@@ -99,6 +99,7 @@ struct job {
 struct worker {
 	struct job *job;
 	struct sbpf_sandbox *sb;
+	enum sbpf_tier tier; /* the job's until the kernel ended a run of this worker's */
 	pthread_t thread;
 	struct lambda_error err; /* of what this worker does now */
 	uint64_t out_dirty;      /* first bytes of OUT that the last call surely wrote */
@@ -109,7 +110,7 @@ struct worker {
 	uint64_t stage_off, stage_len;
 	bool mapped;      /* some input was mapped */
 	bool out_of_fuel; /* the last failure was the request's fuel */
-	uint64_t calls, reruns, bytes_in, fuel, io_ns, run_ns;
+	uint64_t calls, reruns, restarts, bytes_in, fuel, io_ns, run_ns, load_ns;
 };
 
 static inline uint64_t now_ns(void)
@@ -167,6 +168,11 @@ void pieces_free(struct job *job);
 /* A sandbox with everything in place that stays the same for the request; w->job is set. */
 int worker_open(struct worker *w);
 void worker_close(struct worker *w);
+/*
+ * A call ended with -ERESTART: this worker goes on in another tier, in a sandbox without input and state, and what
+ * the call was to do starts again from where state and input are still as they were.
+ */
+int worker_restart(struct worker *w);
 
 struct call {
 	enum lambda_entry entry;
@@ -195,6 +201,8 @@ int state_zero(struct worker *w);
 void state_save(struct worker *w);
 /* The span's state @p comes after all merged so far. */
 int state_merge(struct worker *w, const struct span *span, const uint8_t *p);
+/* The merger's call ended with -ERESTART: worker_restart() and no input. */
+int state_restart(struct worker *m);
 /* All spans are through: the result is saved, and the merger has a sandbox if it is to @finish. */
 int state_merged(struct worker *w, bool finish);
 

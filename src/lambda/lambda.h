@@ -193,6 +193,7 @@ struct lambda_report {
 	uint64_t fuel;
 	uint64_t calls;
 	uint64_t reruns;
+	uint64_t restarts; /* workers that went on in another tier, for the kernel ended a run */
 	unsigned threads;
 	enum sbpf_tier tier;
 	uint64_t compile_ns;

@@ -76,11 +76,16 @@ static int halve(struct worker *w, const struct span *span, const struct call *c
 
 static int attempt(struct worker *w, const struct call *c, int64_t *r0)
 {
-	int rc = call_load(w, c->off, c->len);
+	int rc;
 
-	if (!rc && w->job->in_order)
-		rc = state_load(w);
-	return rc ? rc : call_run(w, c, r0);
+	do {
+		rc = call_load(w, c->off, c->len);
+		if (!rc && w->job->in_order)
+			rc = state_load(w);
+		if (!rc)
+			rc = call_run(w, c, r0);
+	} while (rc == -ERESTART && !(rc = worker_restart(w)));
+	return rc;
 }
 
 /*
@@ -191,29 +196,54 @@ static int fold_pieces(struct worker *w, const struct span *span)
 	return rc;
 }
 
+/* All of the span from where the state stood before it, once more where the kernel ended a run of it. */
+static int fold_span(struct worker *w, const struct span *span, bool load)
+{
+	const uint64_t bytes_in = w->bytes_in;
+	int rc;
+
+	for (;;) {
+		rc = 0;
+		if (w->job->merging)
+			rc = state_zero(w);
+		else if (load)
+			rc = state_load(w);
+		if (!rc)
+			rc = fold_pieces(w, span);
+		if (rc != -ERESTART)
+			return rc;
+		rc = worker_restart(w);
+		if (rc)
+			return rc;
+		load = true;
+		w->bytes_in = bytes_in;
+		w->span_fuel = 0;
+	}
+}
+
 /* From a zero state, to be merged. */
 static int run_mergeable(struct worker *w, const struct span *span)
 {
-	int rc = state_zero(w);
+	int rc = fold_span(w, span, false);
 
-	if (!rc)
-		rc = fold_pieces(w, span);
 	return rc ? rc
 		  : order_emit(w, span, sbpf_sandbox_ptr(w->sb, SBPF_WIN_STATE),
 			       w->job->fn->state_size);
 }
 
-/* On from where the span before left the state: in this worker's window if it is the only one. */
+/*
+ * On from where the span before left the state: in this worker's window if it is the only one and nothing
+ * can ask for it again.
+ */
 static int run_sequential(struct worker *w, const struct span *span)
 {
 	struct job *job = w->job;
+	bool kept = job->threaded || w->tier == SBPF_TIER_KERNEL;
 	int rc = order_wait(w, span);
 
-	if (!rc && (job->threaded || !span->seq))
-		rc = state_load(w);
 	if (!rc)
-		rc = fold_pieces(w, span);
-	if (!rc && (job->threaded || span->last))
+		rc = fold_span(w, span, kept || !span->seq);
+	if (!rc && (kept || span->last))
 		state_save(w);
 	return rc;
 }
@@ -289,6 +319,7 @@ static void start_workers(struct job *job)
 		struct worker *w = &job->workers[job->n_workers];
 
 		w->job = job;
+		w->tier = job->tier;
 		if (pthread_create(&w->thread, NULL, worker_main, w))
 			break;
 	}
@@ -315,10 +346,12 @@ static void add_counts(struct worker *sum, const struct worker *w)
 {
 	sum->calls += w->calls;
 	sum->reruns += w->reruns;
+	sum->restarts += w->restarts;
 	sum->bytes_in += w->bytes_in;
 	sum->fuel += w->fuel;
 	sum->io_ns += w->io_ns;
 	sum->run_ns += w->run_ns;
+	sum->load_ns += w->load_ns;
 	sum->mapped |= w->mapped;
 }
 
@@ -354,9 +387,11 @@ static int run_finish(struct worker *w)
 
 	m->span_fuel = 0;
 	for (c.out_cap = min_u64(SBPF_PAGE, most); !rc; c.out_cap = min_u64(2 * c.out_cap, most)) {
-		rc = state_load(m);
-		if (!rc)
-			rc = call_run(m, &c, &r0);
+		do {
+			rc = state_load(m);
+			if (!rc)
+				rc = call_run(m, &c, &r0);
+		} while (rc == -ERESTART && !(rc = state_restart(m)));
 		if (rc || r0 != -ENOSPC || c.out_cap == most)
 			break;
 		m->reruns++;
@@ -461,6 +496,8 @@ static void fill_report(struct job *job, struct worker *w, struct lambda_report 
 	report->fuel = w->fuel;
 	report->calls = w->calls;
 	report->reruns = w->reruns;
+	report->restarts = w->restarts;
+	report->compile_ns += w->load_ns;
 	report->threads = job->n_workers + 1;
 	report->source = way_in(job, w);
 }
@@ -512,6 +549,7 @@ int lambda_run(const struct lambda_request *req, struct lambda_source *src,
 	if (rc)
 		return rc;
 	w.job = merger.job = &job;
+	w.tier = merger.tier = job.tier;
 	rc = state_init(&w);
 	if (!rc)
 		rc = worker_open(&w);

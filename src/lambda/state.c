@@ -91,6 +91,34 @@ static int open_merger(struct worker *m)
 	return rc;
 }
 
+int state_restart(struct worker *m)
+{
+	int rc = worker_restart(m);
+
+	return rc ? rc : call_no_input(m);
+}
+
+/* Merge @p into the merger's window; with what stood there kept, where the kernel may spoil it. */
+static int merge_into(struct worker *m, const struct call *c, const uint8_t *p, int64_t *r0)
+{
+	int rc;
+
+	if (m->tier == SBPF_TIER_KERNEL)
+		state_save(m);
+	for (;;) {
+		rc = show_other(m, p, m->job->fn->state_size);
+		if (!rc)
+			rc = call_run(m, c, r0);
+		if (rc != -ERESTART)
+			return rc;
+		rc = state_restart(m);
+		if (!rc)
+			rc = state_load(m);
+		if (rc)
+			return rc;
+	}
+}
+
 int state_merge(struct worker *w, const struct span *span, const uint8_t *p)
 {
 	struct job *job = w->job;
@@ -107,9 +135,7 @@ int state_merge(struct worker *w, const struct span *span, const uint8_t *p)
 	m->span_fuel = w->span_fuel;
 	rc = open_merger(m);
 	if (!rc)
-		rc = show_other(m, p, job->fn->state_size);
-	if (!rc)
-		rc = call_run(m, &c, &r0);
+		rc = merge_into(m, &c, p, &r0);
 	if (!rc && r0)
 		rc = call_returned(m, &c, r0);
 	w->span_fuel = m->span_fuel;

@@ -450,6 +450,13 @@ const char *sbpf_tier_missing(enum sbpf_tier tier)
 	return engines[tier]->missing ? engines[tier]->missing() : NULL;
 }
 
+#if !defined(SBPF_WITH_KERNEL)
+int sbpf_kernel_need(unsigned int i, const char **name, const char **missing)
+{
+	return -ENOENT;
+}
+#endif
+
 /* AUTO is the template tier where this machine has it, else the interpreter, which runs everywhere. */
 static enum sbpf_tier resolve(enum sbpf_tier tier)
 {

@@ -82,8 +82,12 @@ static uint64_t kernel_run(struct sbpf_exec *x, uint32_t func, uint64_t r1, uint
 		.trace_arg = x->call->trace_arg,
 		.pc = UINT32_MAX,
 	};
-	int r = sbpf_kernel_run(x->sb->arena->progs[x->call->entry], &call);
+	int r;
 
+	/* Nothing here touches the sandbox meanwhile: a fault is the embedder's own, in its trace function. */
+	x->paused = true;
+	r = sbpf_kernel_run(x->sb->arena->progs[x->call->entry], &call);
+	x->paused = false;
 	x->fuel = 0;
 	x->reserve = call.fuel_left;
 	x->pc = call.pc;
