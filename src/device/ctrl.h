@@ -52,6 +52,7 @@ struct ctrl_limits {
 	uint16_t max_io_queues;     /* of a controller */
 	uint32_t max_transfer;      /* bytes of one command: MDTS */
 	uint32_t in_capsule;        /* bytes of data in an I/O capsule */
+	uint32_t max_h2c;           /* bytes of data in one H2CData PDU; 0: max_transfer */
 	uint64_t buffer_memory;     /* bytes of data buffers in all */
 	uint32_t handshake_ms;      /* from accept to a finished Connect */
 	uint32_t stall_ms;          /* a PDU or R2T'd data half sent */
@@ -66,6 +67,11 @@ enum ctrl_io_op {
 	CTRL_IO_FLUSH,
 	CTRL_IO_ZERO,
 	CTRL_IO_DISCARD
+};
+
+struct ctrl_task { /* something for a thread of a pool */
+	void (*run)(struct ctrl_task *t);
+	struct ctrl_task *next; /* the pool's own */
 };
 
 struct ctrl_io { /* one request to a store; embedded in a command */
@@ -84,6 +90,7 @@ struct ctrl_io { /* one request to a store; embedded in a command */
 	int result;
 	void (*step)(struct ctrl_io *io, int result); /* the ring answered */
 	int (*work)(struct ctrl_io *io);              /* on a thread of the pool; may block */
+	struct ctrl_task task;
 };
 
 struct ctrl_store_geometry {
@@ -93,6 +100,7 @@ struct ctrl_store_geometry {
 	bool read_only;
 	bool volatile_cache; /* what completes without FUA or FLUSH may be lost in a power cut */
 	bool discard;        /* CTRL_IO_DISCARD frees space and reads back zeros */
+	uint8_t csi;         /* enum nvme_csi: whose commands a namespace of it takes */
 };
 
 struct ctrl_store_ops {
@@ -104,6 +112,11 @@ struct ctrl_store_ops {
 	void (*close)(struct ctrl_store *store);
 	/* Called on @io->loop's thread; never blocks. */
 	void (*submit)(struct ctrl_store *store, struct ctrl_io *io);
+	/*
+	 * A descriptor to read the same bytes through the page cache, the store's own, for other processes; what a write
+	 * that completed put there is seen.  NULL: all of it reads as zeros.
+	 */
+	int (*descriptor)(const struct ctrl_store *store);
 	/* The size may have grown (a file that was extended): re-read it. */
 	void (*refresh)(struct ctrl_store *store);
 };
@@ -234,6 +247,8 @@ struct ctrl_controller {
 	atomic_uint_fast64_t read_units, write_units, reads, writes, errors;
 	struct nvme_log_error log[16];
 	uint32_t log_at;
+	struct ctrl_lambda *lambda;   /* lambda.c: its runs; NULL before the first λ command */
+	struct ctrl_objects *objects; /* object.c: its open files */
 };
 
 /*
@@ -319,6 +334,13 @@ struct ctrl_command { /* one row a command */
 	uint16_t (*prepare)(struct ctrl_cmd *cmd);
 	/* Do it; cmd->data holds the host's data or is to be filled. Ends in ctrl_complete(), now or later. */
 	void (*run)(struct ctrl_cmd *cmd);
+	/*
+	 * To the host only: run() is called without cmd->data, for it may wait long and buffers are scarce, and once
+	 * more with it after it asked by ctrl_cmd_want_data().
+	 */
+	bool late;
+	/* Abort names the command, which run() was called for: end it soon, or return false. */
+	bool (*abort)(struct ctrl_cmd *cmd);
 };
 
 struct ctrl_queue { /* one connection; embedded first in the transport's own struct */
@@ -352,11 +374,17 @@ struct ctrl_transport {
 	struct ctrl_cmd *(*find)(struct ctrl_queue *q, uint16_t cid);
 	/* End a command that waits for its turn, with NVME_SC_ABORT_REQUESTED; false if it is under way. */
 	bool (*abort)(struct ctrl_cmd *cmd);
+	/* Get a buffer for a command whose row is late, then run it again; it may be dropped before. */
+	void (*want_data)(struct ctrl_cmd *cmd);
+	/* As drain(), and @cmd, which asked for it, ends last and well.  Loop thread only. */
+	void (*disconnect)(struct ctrl_cmd *cmd);
 };
 
 /* A capsule arrived: look it up and prepare it. On success the transport moves data and then calls ctrl_run(). */
 uint16_t ctrl_submit(struct ctrl_cmd *cmd);
 void ctrl_run(struct ctrl_cmd *cmd);
+/* Of a late row's run(): it is called again with cmd->data, maybe from within, unless the connection ends. */
+void ctrl_cmd_want_data(struct ctrl_cmd *cmd);
 /* Finish with a status (NVME_SC_*, NVME_DNR allowed); counts, logs errors, hands it to the transport. */
 void ctrl_complete(struct ctrl_cmd *cmd, uint16_t status);
 /* -errno of a store → NVMe status. */
@@ -372,6 +400,9 @@ struct ctrl_command_set {
 };
 extern const struct ctrl_command_set ctrl_admin_set, ctrl_discovery_set, ctrl_nvm_set,
 	ctrl_fabrics_set;
+/* The tables that I/O queues have beside each other: NVM, λ, objects. */
+#define CTRL_IO_SETS 3u
+extern const struct ctrl_command_set *const ctrl_io_sets[CTRL_IO_SETS];
 
 /* ---- data to the host (admin.c, admin_log.c, admin_features.c, discovery.c) ---- */
 
@@ -382,6 +413,11 @@ void ctrl_get_features_run(struct ctrl_cmd *cmd);
 void ctrl_set_features_run(struct ctrl_cmd *cmd);
 void ctrl_features_reset(struct ctrl_controller *c);
 bool ctrl_feature_exists(uint8_t fid);
+/* The composite temperature, which is not measured: 25 degrees, since hosts take 0 K for one. */
+#define CTRL_KELVIN 298u
+/* It has reached the threshold that the host set. */
+bool ctrl_too_hot(const struct ctrl_controller *c);
+uint16_t ctrl_set_features_prepare(struct ctrl_cmd *cmd);
 /* malloc'd. */
 int ctrl_discovery_log(const struct ctrl_queue *q, uint8_t **log, size_t *len);
 
@@ -392,8 +428,12 @@ struct ctrl_server_opts {
 	struct ctrl_limits limits;
 	unsigned int threads;                     /* 0: up to 4, one per core */
 	bool insecure_network;                    /* listen elsewhere than on loopback */
+	const uint32_t *allow_uids; /* else on loopback: the server's own and root; copied */
+	uint32_t n_allow_uids;
 	void (*log)(void *arg, const char *line); /* key=value */
 	void *log_arg;
+	const struct ctrl_lambda_limits *lambda; /* NULL: the default; copied */
+	const char *worker; /* the executable that computes; NULL: where it is installed */
 };
 
 int ctrl_server_new(const struct ctrl_server_opts *opts, struct ctrl_server **out,

@@ -33,6 +33,7 @@ struct ctrl_lambda_limits {
 	uint32_t grace_ms; /* a worker that should have ended gets so long before it is killed */
 };
 extern const struct ctrl_lambda_limits ctrl_lambda_limits_default;
+const struct ctrl_lambda_limits *ctrl_server_lambda(const struct ctrl_server *s);
 
 /* ---- hosts (lambda_host.c): what all controllers of one host NQN share ---- */
 
@@ -44,6 +45,7 @@ struct ctrl_program { /* the bytes as they came, in a sealed memory file; checke
 	atomic_uint refs;
 	atomic_uint_fast64_t runs;
 	uint64_t used_ns;
+	struct ctrl_host *host;
 	struct ctrl_program *next;
 };
 
@@ -64,6 +66,9 @@ struct ctrl_segment { /* where a source's bytes are: in the order of the source,
 	uint64_t length;
 };
 
+/* What one job may have of them. */
+#define CTRL_MAX_SEGMENTS 65536u
+
 enum ctrl_job_kind {
 	CTRL_JOB_CHECK, /* load and verify the program; the result's text says why not */
 	CTRL_JOB_RUN,
@@ -73,6 +78,7 @@ struct ctrl_job {
 	/* by the caller, who keeps it all until release() */
 	enum ctrl_job_kind kind;
 	struct ctrl_loop *loop; /* on whose thread ready() is called */
+	struct ctrl_server *server;
 	struct ctrl_host *host; /* only workers that never served another */
 	struct ctrl_program *program;
 	int fd; /* of the source, opened read-only; -1: a stream, ctrl_job_input() brings it */
@@ -97,11 +103,16 @@ struct ctrl_job {
 	/* the worker's own */
 	struct ctrl_worker *worker;
 	struct ctrl_job *next;
+	struct ctrl_timer timer;
+	uint64_t deadline_ns;
+	uint64_t cpu_from, cpu_ns;
+	bool over; /* it has a result; ready() has said so, or soon will */
+	bool cancelled, shut;
 };
 
 /*
- * Give it to an idle worker of that host, or to a new one.  Never blocks.  -EAGAIN: max_workers are busy, and
- * ready() of another job or ctrl_workers_idle() will tell; -errno: no process to be had.
+ * Give it to an idle worker of that host, or to a new one.  Never blocks.  -EAGAIN: max_workers are busy, try
+ * again soon; -ENOENT: this server has no workers; -E2BIG: too many arguments or segments.
  */
 int ctrl_job_start(struct ctrl_job *job, struct ctrl_error *err);
 /* Output that waits: up to two pieces; returns the bytes.  Valid until consume(). */
@@ -113,7 +124,7 @@ size_t ctrl_job_input(struct ctrl_job *job, const void *p, size_t len, bool last
 void ctrl_job_cancel(struct ctrl_job *job);
 /* May its function go on?  The worker looks between pieces (fair shares). Any thread. */
 void ctrl_job_gate(struct ctrl_job *job, bool open);
-/* Processor time of the job so far, in nanoseconds, as the worker tells it. */
+/* Processor time of the job so far, in nanoseconds, by the kernel's account.  The loop's thread. */
 uint64_t ctrl_job_cpu_ns(const struct ctrl_job *job);
 /* After `ended`, or to give up on it at any time: the worker is put back, or killed if it still runs. */
 void ctrl_job_release(struct ctrl_job *job);
@@ -121,6 +132,9 @@ void ctrl_job_release(struct ctrl_job *job);
 /* @path of the worker's executable, or NULL: where it is installed, or beside this one. */
 int ctrl_workers_start(struct ctrl_server *s, const char *path, struct ctrl_error *err);
 void ctrl_workers_stop(struct ctrl_server *s);
+/* No job of @host runs or will: its workers end, for the pointer may come to be another host's.  Any thread. */
+void ctrl_workers_forget(struct ctrl_server *s, const struct ctrl_host *host);
+void ctrl_workers_metrics(struct ctrl_server *s, FILE *out);
 
 /* ---- exported directories (export.c: the tree; object.c: open files and their commands) ---- */
 
@@ -130,6 +144,12 @@ struct ctrl_object; /* an open file of one controller; refcounted, so that a run
 /* "NAME=DIR[,rw][,functions=any|none|HEX+HEX…]": before the server starts. */
 int ctrl_server_add_export(struct ctrl_server *s, const char *spec, struct ctrl_error *err);
 bool ctrl_server_has_exports(const struct ctrl_server *s);
+int ctrl_exports_new(struct ctrl_server *s);
+/* No request on a path, and none on an object, is on a thread of theirs. */
+bool ctrl_exports_idle(const struct ctrl_server *s);
+/* The loops have ended and nobody has an object. */
+void ctrl_exports_free(struct ctrl_server *s);
+struct ctrl_exports *ctrl_server_exports(struct ctrl_server *s);
 
 /* A request on a path, on a thread of the pool: embed it. */
 struct ctrl_path_op {
@@ -144,8 +164,19 @@ struct ctrl_path_op {
 	char text[640];
 	uint8_t *reply; /* malloc'd, the caller's to free */
 	uint32_t reply_len;
+	/* path.c's own */
+	struct ctrl_exports *exports;
+	struct ctrl_export *export;
+	struct ctrl_objects *objects;
+	uint32_t epoch;
 };
+/*
+ * On @loop's thread; done() comes later, from that loop.  The controller may go meanwhile, @op and its request
+ * may not.
+ */
 void ctrl_path_submit(struct ctrl_path_op *op, struct ctrl_loop *loop);
+/* A LIST that may answer fewer bytes is refused: no entry is longer. */
+#define CTRL_PATH_ENTRY_MAX 288u
 
 /* A reference, or NULL. */
 struct ctrl_object *ctrl_object_get(struct ctrl_controller *c, uint32_t id);
@@ -165,15 +196,31 @@ int ctrl_object_version(const struct ctrl_object *obj, struct ctrl_object_versio
 /* Write @len bytes at @at (blocking: call it on the pool); 0 or -errno, *done grows. */
 int ctrl_object_write(const struct ctrl_object *obj, const void *p, size_t len, uint64_t at,
 		      uint64_t *done);
-/* The controller goes: all its objects are closed.  Any thread. */
+/*
+ * What may block belongs on the threads that the object's export has of its own: @work runs there, io->done() on
+ * io->loop.  Loop thread.  The caller has a reference until then.
+ */
+void ctrl_object_submit(const struct ctrl_object *obj, struct ctrl_io *io,
+			int (*work)(struct ctrl_io *io));
+/* A controller begins; is reset: all its objects are closed; ends.  Any thread. */
+int ctrl_objects_new(struct ctrl_controller *c);
 void ctrl_objects_close(struct ctrl_controller *c);
+void ctrl_objects_free(struct ctrl_controller *c);
 
 /* ---- commands ---- */
 
 /* Rows that the I/O table has beside the NVM command set's: lambda.c, object.c. */
 extern const struct ctrl_command_set ctrl_lambda_set, ctrl_object_set;
-/* The controller goes: its runs are cancelled, its handles forgotten.  On each queue's loop. */
+/* The queue goes: its runs are cancelled, its handles forgotten.  On its loop. */
 void ctrl_lambda_leave(struct ctrl_queue *q);
+void ctrl_lambda_put(struct ctrl_lambda *lam); /* the controller's own reference */
+
+/* The server's life: before the loops; no connection is left, wait for what runs (-ETIMEDOUT); before the loops go; after. */
+int ctrl_lambda_start(struct ctrl_server *s, struct ctrl_error *err);
+int ctrl_lambda_drain(struct ctrl_server *s, uint32_t ms);
+void ctrl_lambda_stop(struct ctrl_server *s);
+void ctrl_lambda_free(struct ctrl_server *s);
+void ctrl_lambda_metrics(struct ctrl_server *s, FILE *out);
 
 /*
  * peer.c: may this connection be served?  On loopback the peer's uid (sock_diag) must be the server's own, root, or

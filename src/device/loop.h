@@ -45,6 +45,17 @@ void ctrl_pool_submit(struct ctrl_io *io, int (*work)(struct ctrl_io *io));
 /* Its threads start as they are needed and end with the last user. */
 void ctrl_pool_ref(void);
 void ctrl_pool_unref(void);
+/*
+ * A pool of one's own, of at most @threads.  Tasks may come from any thread; where not one thread is to be had
+ * a task runs at once.  Free waits for what the pool has.
+ */
+struct ctrl_pool;
+struct ctrl_pool *ctrl_pool_new(const char *name, uint32_t threads);
+void ctrl_pool_free(struct ctrl_pool *p);
+void ctrl_pool_task(struct ctrl_pool *p, struct ctrl_task *t);
+void ctrl_pool_io(struct ctrl_pool *p, struct ctrl_io *io, int (*fn)(struct ctrl_io *io));
+/* It has nothing to do. */
+bool ctrl_pool_idle(struct ctrl_pool *p);
 /* From a thread of the pool: as ctrl_loop_finish(). */
 void ctrl_loop_return(struct ctrl_io *io, int error);
 /* A request is on its way to another thread: the loop does not end before it returned. */
