@@ -97,7 +97,8 @@ static int run_fitting(struct worker *w, const struct span *span, struct call *c
 	struct job *job = w->job;
 	int64_t r0 = -ENOSPC;
 
-	c->out_cap = first_cap(job, *end - c->off);
+	/* A last piece that is shorter has as much room as those before: windows seldom change size. */
+	c->out_cap = first_cap(job, span->seq ? max_u64(*end - c->off, job->chunk) : *end - c->off);
 	for (;;) {
 		uint64_t most = most_cap(job, *end - c->off);
 		int rc;

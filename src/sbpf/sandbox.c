@@ -495,6 +495,8 @@ int sbpf_sandbox_reset(struct sbpf_sandbox *sb)
 /* ---- the pool ---- */
 
 static unsigned int pool_cap;
+/* Loading a program once more takes much longer than making another sandbox. */
+#define ARENA_POOL_MIN 8u
 
 static void first_time(void)
 {
@@ -508,6 +510,11 @@ static void first_time(void)
 static struct sbpf_pool *pool_of(struct sbpf_program *prog, bool arena)
 {
 	return arena ? &prog->arenas : &prog->pool;
+}
+
+static unsigned int cap_of(bool arena)
+{
+	return arena && pool_cap < ARENA_POOL_MIN ? ARENA_POOL_MIN : pool_cap;
 }
 
 static struct sbpf_sandbox *pool_take(struct sbpf_program *prog, bool arena)
@@ -621,7 +628,7 @@ void sbpf_sandbox_put(struct sbpf_sandbox *sb)
 	pool = pool_of(prog, sb->arena);
 	make_idle(sb);
 	pthread_mutex_lock(&prog->lock);
-	if (!sb->lost && pool->n < pool_cap) {
+	if (!sb->lost && pool->n < cap_of(sb->arena)) {
 		sb->next = pool->idle;
 		pool->idle = sb;
 		pool->n++;
