@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "device/ctrl.h"
+#include "nvme/lambda.h"
 
 /* ---- Identify ---- */
 
@@ -55,6 +56,11 @@ static void identify_common(const struct ctrl_controller *c, struct nvme_id_ctrl
 static uint16_t identify_ctrl(struct ctrl_cmd *cmd, void *page)
 {
 	const struct ctrl_controller *c = cmd->q->ctrl;
+	const struct nvme_lambda_identify lambda = {
+		.magic = {'L', 'A', 'M', 'B', 'D', 'A', 'I', 'O'},
+		.version_min = htole16(NVME_LAMBDA_VERSION),
+		.version_max = htole16(NVME_LAMBDA_VERSION),
+	};
 	struct nvme_id_ctrl *id = page;
 
 	identify_common(c, id);
@@ -79,6 +85,7 @@ static uint16_t identify_ctrl(struct ctrl_cmd *cmd, void *page)
 	 * and would never flush one that comes later.
 	 */
 	id->vwc = 0x06 | 0x01;
+	memcpy(id->vendor, &lambda, sizeof(lambda));
 	return NVME_SC_SUCCESS;
 }
 
@@ -290,7 +297,8 @@ static void abort_there(void *arg)
 		target = q->transport->find(q, (uint16_t)(cdw10 >> 16));
 	if (target) {
 		target->aborted = true;
-		cmd->step[0] = q->transport->abort(target);
+		cmd->step[0] = q->transport->abort(target) ||
+			       (target->row && target->row->abort && target->row->abort(target));
 	}
 	/* Short of memory the host's Abort stays open, and with it nothing else. */
 	(void)ctrl_loop_post(home, abort_answer, cmd);

@@ -75,9 +75,13 @@ static void log_effects(struct ctrl_cmd *cmd, uint8_t *page)
 	for (uint32_t i = 0; i < ctrl_admin_set.n; i++)
 		log->admin[ctrl_admin_set.rows[i].opcode] =
 			nvme_put32(NVME_EFFECT_SUPPORTED | ctrl_admin_set.rows[i].effects);
-	for (uint32_t i = 0; i < ctrl_nvm_set.n; i++)
-		log->io[ctrl_nvm_set.rows[i].opcode] =
-			nvme_put32(NVME_EFFECT_SUPPORTED | ctrl_nvm_set.rows[i].effects);
+	for (uint32_t s = 0; s < CTRL_IO_SETS; s++) {
+		const struct ctrl_command_set *set = ctrl_io_sets[s];
+
+		for (uint32_t i = 0; i < set->n; i++)
+			log->io[set->rows[i].opcode] =
+				nvme_put32(NVME_EFFECT_SUPPORTED | set->rows[i].effects);
+	}
 }
 
 static void log_feature_effects(struct ctrl_cmd *cmd, uint8_t *page)

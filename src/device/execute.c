@@ -7,8 +7,14 @@
  */
 #include <errno.h>
 
-#include "device/ctrl.h"
+#include "device/lambda.h"
 #include "nvme/status.h"
+
+const struct ctrl_command_set *const ctrl_io_sets[CTRL_IO_SETS] = {
+	&ctrl_nvm_set,
+	&ctrl_lambda_set,
+	&ctrl_object_set,
+};
 
 static const struct ctrl_command *row_find(const struct ctrl_command_set *set, uint8_t opcode)
 {
@@ -19,11 +25,20 @@ static const struct ctrl_command *row_find(const struct ctrl_command_set *set, u
 	return NULL;
 }
 
+static const struct ctrl_command *io_row_find(uint8_t opcode)
+{
+	const struct ctrl_command *row = NULL;
+
+	for (uint32_t i = 0; !row && i < CTRL_IO_SETS; i++)
+		row = row_find(ctrl_io_sets[i], opcode);
+	return row;
+}
+
 /* Which table, and which number in it. */
 static uint16_t find(struct ctrl_cmd *cmd)
 {
 	const struct ctrl_queue *q = cmd->q;
-	const struct ctrl_command_set *set = &ctrl_nvm_set;
+	const struct ctrl_command_set *set = NULL;
 	uint8_t opcode = cmd->sqe.opcode;
 
 	if (opcode == NVME_FABRICS) {
@@ -39,7 +54,7 @@ static uint16_t find(struct ctrl_cmd *cmd)
 		if (!(q->ctrl->csts & NVME_CSTS_RDY))
 			return NVME_SC_COMMAND_SEQUENCE;
 	}
-	cmd->row = row_find(set, opcode);
+	cmd->row = set ? row_find(set, opcode) : io_row_find(opcode);
 	return cmd->row ? NVME_SC_SUCCESS : NVME_SC_INVALID_OPCODE;
 }
 
@@ -87,6 +102,11 @@ uint16_t ctrl_submit(struct ctrl_cmd *cmd)
 void ctrl_run(struct ctrl_cmd *cmd)
 {
 	cmd->row->run(cmd);
+}
+
+void ctrl_cmd_want_data(struct ctrl_cmd *cmd)
+{
+	cmd->q->transport->want_data(cmd);
 }
 
 static void log_error(struct ctrl_cmd *cmd, uint16_t status)

@@ -53,6 +53,15 @@ void ctrl_log(struct ctrl_server *s, const char *fmt, ...)
 
 /* ---- setting up ---- */
 
+static uint32_t *copy_uids(const struct ctrl_server_opts *opts)
+{
+	uint32_t *to = calloc(opts->n_allow_uids + 1, sizeof(*to));
+
+	for (uint32_t i = 0; to && i < opts->n_allow_uids; i++)
+		to[i] = opts->allow_uids[i];
+	return to;
+}
+
 int ctrl_server_new(const struct ctrl_server_opts *opts, struct ctrl_server **out,
 		    struct ctrl_error *err)
 {
@@ -63,13 +72,21 @@ int ctrl_server_new(const struct ctrl_server_opts *opts, struct ctrl_server **ou
 	if (!s)
 		return ctrl_fail(err, -ENOMEM, "server: out of memory");
 	memcpy(&s->opts, opts, opts->size < sizeof(s->opts) ? opts->size : sizeof(s->opts));
+	s->lambda_limits = s->opts.lambda ? *s->opts.lambda : ctrl_lambda_limits_default;
+	s->opts.lambda = NULL; /* the caller's */
+	s->diag = -1;
+	s->opts.allow_uids = copy_uids(opts);
 	pthread_mutex_init(&s->lock, NULL);
 	pthread_condattr_init(&attr);
 	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
 	pthread_cond_init(&s->changed, &attr);
 	pthread_condattr_destroy(&attr);
 	s->subsystems_end = &s->subsystems;
-	rc = ctrl_server_add_subsystem(s, NVME_NQN_DISCOVERY, NULL, err);
+	rc = !s->opts.allow_uids || ctrl_exports_new(s)
+		     ? ctrl_fail(err, -ENOMEM, "server: out of memory")
+		     : ctrl_lambda_start(s, err);
+	if (!rc)
+		rc = ctrl_server_add_subsystem(s, NVME_NQN_DISCOVERY, NULL, err);
 	if (rc) {
 		ctrl_server_free(s);
 		return rc;
@@ -173,8 +190,10 @@ int ctrl_server_start(struct ctrl_server *s, struct ctrl_error *err)
 		if (rc)
 			free(s->loops[i].commands);
 	}
-	if (!rc)
-		rc = listeners_start(s);
+	if (!rc && ctrl_workers_start(s, s->opts.worker, err))
+		return err->code;
+	if (!rc && listeners_start(s, err))
+		return err->code;
 	if (rc)
 		return ctrl_fail(err, rc, "server: cannot start its threads: %s", strerror(-rc));
 	return 0;
@@ -300,6 +319,19 @@ static int wait_for_none(struct ctrl_server *s, uint32_t ms)
 	return atomic_load(&s->connections) ? -ETIMEDOUT : 0;
 }
 
+/* Files are being closed: over a network that may hang. */
+static int wait_for_exports(const struct ctrl_server *s, uint32_t ms)
+{
+	uint64_t until = ctrl_now_ns() + ms * 1000000ull;
+
+	while (!ctrl_exports_idle(s)) {
+		if (ctrl_now_ns() > until)
+			return -ETIMEDOUT;
+		usleep(1000);
+	}
+	return 0;
+}
+
 struct flush {
 	struct ctrl_io io; /* first */
 	struct ctrl_server *server;
@@ -377,6 +409,11 @@ int ctrl_server_drain(struct ctrl_server *s, uint32_t ms)
 		if (rc)
 			return rc;
 	}
+	rc = ctrl_lambda_drain(s, CLOSE_MS);
+	if (!rc)
+		rc = wait_for_exports(s, CLOSE_MS);
+	if (rc)
+		return rc;
 	server_call(s, s->loops[0].loop, flush_all, s);
 	pthread_mutex_lock(&s->lock);
 	while (s->flushes)
@@ -391,6 +428,8 @@ void ctrl_server_free(struct ctrl_server *s)
 	if (!s)
 		return;
 	listeners_stop(s);
+	ctrl_lambda_stop(s);
+	ctrl_workers_stop(s);
 	for (uint32_t i = 0; i < s->n_loops; i++)
 		ctrl_loop_free(s->loops[i].loop);
 	for (uint32_t i = 0; i < s->n_loops; i++)
@@ -400,6 +439,11 @@ void ctrl_server_free(struct ctrl_server *s)
 		next = sub->next;
 		ctrl_subsystem_free(sub);
 	}
+	ctrl_lambda_free(s);
+	ctrl_exports_free(s);
+	if (s->diag >= 0)
+		close(s->diag);
+	free((void *)(uintptr_t)s->opts.allow_uids);
 	pthread_cond_destroy(&s->changed);
 	pthread_mutex_destroy(&s->lock);
 	free(s);

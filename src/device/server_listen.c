@@ -212,6 +212,25 @@ static struct server_loop *choose(struct ctrl_server *s)
 	return best;
 }
 
+/* False: it was closed, and that is on record. */
+static bool admit(struct ctrl_server *s, int fd)
+{
+	struct ctrl_error err = {0};
+	struct sockaddr_storage ss;
+	socklen_t len = sizeof(ss);
+	char host[INET6_ADDRSTRLEN + 20] = "?", port[8] = "?";
+
+	if (!ctrl_peer_allowed(s, fd, &err))
+		return true;
+	if (!getpeername(fd, (struct sockaddr *)&ss, &len))
+		(void)getnameinfo((struct sockaddr *)&ss, len, host, sizeof(host), port,
+				  sizeof(port), NI_NUMERICHOST | NI_NUMERICSERV);
+	ctrl_log(s, "event=connection-refused peer=%s:%s why=\"%s\"", host, port, err.text);
+	ctrl_server_reject(s, "peer");
+	close(fd);
+	return false;
+}
+
 static void hand_over(struct ctrl_server *s, int fd)
 {
 	struct server_loop *l = choose(s);
@@ -254,11 +273,11 @@ static void accept_ready(struct ctrl_watch *w, uint32_t events)
 		int fd = accept4(w->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 
 		if (fd >= 0) {
-			if (atomic_load(&s->connections) < s->opts.limits.max_connections) {
-				hand_over(s, fd);
-			} else {
+			if (atomic_load(&s->connections) >= s->opts.limits.max_connections) {
 				close(fd);
 				ctrl_server_reject(s, "connections");
+			} else if (admit(s, fd)) {
+				hand_over(s, fd);
 			}
 		} else if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS ||
 			   errno == ENOMEM) {
@@ -275,6 +294,7 @@ static void accept_ready(struct ctrl_watch *w, uint32_t events)
 
 struct start {
 	struct ctrl_server *server;
+	struct ctrl_error *err;
 	int error;
 };
 
@@ -285,14 +305,19 @@ static void start(void *arg)
 
 	s->accept_again.fire = accept_again;
 	for (uint32_t i = 0; i < s->n_listeners && !st->error; i++) {
-		s->listeners[i].watch.ready = accept_ready;
-		st->error = ctrl_loop_watch(s->loops[0].loop, &s->listeners[i].watch, EPOLLIN);
+		struct ctrl_watch *w = &s->listeners[i].watch;
+
+		w->ready = accept_ready;
+		st->error = peer_check(s, w->fd, st->err);
+		if (!st->error && (st->error = ctrl_loop_watch(s->loops[0].loop, w, EPOLLIN)))
+			ctrl_fail(st->err, st->error, "%s: cannot watch it: %s",
+				  s->listeners[i].address, strerror(-st->error));
 	}
 }
 
-int listeners_start(struct ctrl_server *s)
+int listeners_start(struct ctrl_server *s, struct ctrl_error *err)
 {
-	struct start st = {.server = s};
+	struct start st = {.server = s, .err = err};
 
 	server_call(s, s->loops[0].loop, start, &st);
 	return st.error;

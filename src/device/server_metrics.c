@@ -24,6 +24,8 @@ static const struct {
 	const struct ctrl_command_set *set;
 } sets[] = {
 	{"nvm", &ctrl_nvm_set},
+	{"lambda", &ctrl_lambda_set},
+	{"object", &ctrl_object_set},
 	{"admin", &ctrl_admin_set},
 	{"discovery", &ctrl_discovery_set},
 	{"fabrics", &ctrl_fabrics_set},
@@ -275,4 +277,6 @@ void ctrl_server_metrics(struct ctrl_server *s, FILE *out)
 	tell_latency(s, out);
 	tell_connections(s, out);
 	tell_namespaces(s, out);
+	ctrl_lambda_metrics(s, out);
+	ctrl_workers_metrics(s, out);
 }

@@ -5,6 +5,7 @@
 #ifndef DEVICE_SERVER_PRIVATE_H
 #define DEVICE_SERVER_PRIVATE_H
 
+#include "device/lambda.h"
 #include "device/loop.h"
 
 #define SERVER_LISTENERS 16u
@@ -55,6 +56,12 @@ struct ctrl_server {
 	uint32_t n_listeners;
 	struct ctrl_timer accept_again; /* descriptors ran out: wait a moment */
 	struct ctrl_subsystem *subsystems, **subsystems_end;
+	struct ctrl_lambda_limits lambda_limits;
+	struct ctrl_lambda_server *lambda; /* lambda_host.c: hosts and their shares */
+	struct ctrl_workers *workers;      /* worker.c */
+	struct ctrl_exports *exports;      /* export.c */
+	int diag;                          /* peer.c: a netlink socket; the first loop's thread */
+	uint32_t diag_seq;
 	atomic_uint_fast32_t connections;
 	atomic_uint_fast64_t accepted;
 
@@ -72,8 +79,10 @@ struct ctrl_server {
 void server_call(struct ctrl_server *s, struct ctrl_loop *loop, void (*fn)(void *arg), void *arg);
 /* A connection ended, or never came to be. */
 void server_gone(struct server_loop *l);
-int listeners_start(struct ctrl_server *s);
+int listeners_start(struct ctrl_server *s, struct ctrl_error *err);
 void listeners_stop(struct ctrl_server *s);
+/* The owners of connections to the listening socket @fd can be learned. */
+int peer_check(struct ctrl_server *s, int fd, struct ctrl_error *err);
 int metrics_init(struct server_loop *l);
 
 #endif /* DEVICE_SERVER_PRIVATE_H */

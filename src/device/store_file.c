@@ -102,6 +102,23 @@ static int open_file(struct file *f, const struct file_spec *spec, bool read_onl
 	return 0;
 }
 
+/*
+ * The same once more, for functions: read only, and through the page cache, which O_DIRECT writes keep coherent.
+ * By /proc, for the name may mean another file by now.
+ */
+static int open_again(int fd)
+{
+	char path[64];
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	return open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+}
+
+static int file_descriptor(const struct ctrl_store *store)
+{
+	return ((const struct file *)store)->read_fd;
+}
+
 /* Locks of the open file: two servers, or a server and a virtual machine, must not both write. */
 static int lock_file(struct file *f, const char *path, bool read_only, bool *locked,
 		     struct ctrl_error *err)
@@ -261,7 +278,7 @@ static int file_open(const char *spec, bool read_only, struct ctrl_store **out,
 
 	if (!f)
 		return ctrl_fail(err, -ENOMEM, "%s: out of memory", spec);
-	f->fd = -1;
+	f->fd = f->read_fd = -1;
 	f->store.ops = &ctrl_store_file;
 	f->store.geo.read_only = read_only;
 	rc = parse_spec(spec, &parsed, err);
@@ -279,6 +296,7 @@ static int file_open(const char *spec, bool read_only, struct ctrl_store **out,
 		free(f);
 		return rc;
 	}
+	f->read_fd = open_again(f->fd);
 	ctrl_pool_ref();
 	*out = &f->store;
 	return 0;
@@ -289,6 +307,8 @@ static void file_close(struct ctrl_store *store)
 	struct file *f = (struct file *)store;
 
 	ctrl_pool_unref();
+	if (f->read_fd >= 0)
+		close(f->read_fd);
 	close(f->fd);
 	free(store->how);
 	free(f);
@@ -345,5 +365,6 @@ const struct ctrl_store_ops ctrl_store_file = {
 	.open = file_open,
 	.close = file_close,
 	.submit = file_submit,
+	.descriptor = file_descriptor,
 	.refresh = file_refresh,
 };

@@ -13,6 +13,7 @@
 struct file {
 	struct ctrl_store store;
 	int fd;
+	int read_fd; /* read only and through the page cache: for other processes; -1: not to be had */
 	bool device; /* a block device */
 	bool direct; /* O_DIRECT: lengths and offsets in whole blocks */
 	bool memory; /* tmpfs: nothing waits for a disk, but for what was swapped out */

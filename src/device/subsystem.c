@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "device/ctrl.h"
+#include "device/lambda.h"
 #include "nvme/status.h"
 
 #define CNTLID_MAX 0xffefu /* above are values with meanings */
@@ -123,8 +123,11 @@ static void controller_put(struct ctrl_controller *c)
 		*at = c->next;
 	}
 	pthread_mutex_unlock(&sub->lock);
-	if (last)
-		free(c);
+	if (!last)
+		return;
+	ctrl_lambda_put(c->lambda);
+	ctrl_objects_free(c);
+	free(c);
 }
 
 void ctrl_events_flush(struct ctrl_controller *c)
@@ -301,6 +304,10 @@ static uint16_t controller_new(struct ctrl_subsystem *sub, const struct nvme_con
 		sub->next_cntlid = sub->next_cntlid == CNTLID_MAX ? 1 : sub->next_cntlid + 1;
 	} while (controller_find(sub, c->cntlid));
 	c->sub = sub;
+	if (!sub->discovery && ctrl_objects_new(c)) {
+		free(c);
+		return NVME_SC_INTERNAL;
+	}
 	c->n_queues = sub->discovery ? 0 : limits->max_io_queues;
 	memcpy(c->hostid, data->hostid, sizeof(c->hostid));
 	memcpy(c->hostnqn, data->hostnqn, strlen(data->hostnqn));
@@ -440,6 +447,7 @@ void ctrl_disconnect(struct ctrl_queue *q)
 	if (!q->qid) {
 		ctrl_timer_cancel(q->loop, &c->keep_alive);
 		ctrl_events_abort(c, NVME_SC_ABORT_SQ_DELETED);
+		ctrl_objects_close(c);
 		ctrl_log(q->server, "event=controller-gone cntlid=%u host=%s", c->cntlid,
 			 c->hostnqn);
 	}
@@ -460,5 +468,6 @@ void ctrl_reset(struct ctrl_controller *c)
 	close_io_queues(c);
 	pthread_mutex_unlock(&c->sub->lock);
 	ctrl_events_abort(c, NVME_SC_ABORT_SQ_DELETED);
+	ctrl_objects_close(c);
 	ctrl_features_reset(c);
 }

@@ -146,6 +146,7 @@ void tcp_receive(struct tcp_conn *conn);
 /* A buffer may be had: serve those who want one. */
 void tcp_buffer_ready(struct ctrl_buffer_wait *w);
 bool tcp_abort(struct ctrl_cmd *cmd);
+void tcp_want_data(struct ctrl_cmd *cmd);
 
 /* ---- tcp_send.c ---- */
 

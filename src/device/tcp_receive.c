@@ -53,6 +53,11 @@ static void expect_data(struct tcp_conn *conn, struct tcp_cmd *c)
 	conn->left = conn->data_len;
 }
 
+static bool wants_buffer(const struct tcp_cmd *c)
+{
+	return (c->cmd.data_len || c->cmd.aux_len) && !c->cmd.row->late;
+}
+
 static void have_buffer(struct tcp_conn *conn, struct tcp_cmd *c)
 {
 	if (c->in_capsule) {
@@ -102,6 +107,19 @@ static void want_buffer(struct tcp_conn *conn, struct tcp_cmd *c)
 	conn->want_last = c;
 	conn->paused |= c->in_capsule;
 	ctrl_loop_buffer_wait(conn->q.loop, &conn->wait);
+}
+
+void tcp_want_data(struct ctrl_cmd *cmd)
+{
+	struct tcp_conn *conn = tcp_conn_of(cmd->q);
+
+	conn->running--;
+	if (conn->state == TCP_READY) {
+		want_buffer(conn, tcp_cmd_of(cmd));
+		return;
+	}
+	tcp_slot_put(conn, tcp_cmd_of(cmd));
+	ctrl_loop_later(conn->q.loop, &conn->later);
 }
 
 /* ---- PDUs ---- */
@@ -168,7 +186,7 @@ static void capsule(struct tcp_conn *conn)
 		next_pdu(conn);
 	if (c->status)
 		fail(conn, c, c->status);
-	else if (c->cmd.data_len || c->cmd.aux_len)
+	else if (wants_buffer(c))
 		want_buffer(conn, c);
 	else
 		run(conn, c);

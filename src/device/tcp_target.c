@@ -14,6 +14,7 @@
 #include <sys/epoll.h>
 #include <unistd.h>
 
+#include "device/lambda.h"
 #include "device/tcp_private.h"
 
 /* The least that must move in a stall time for a transfer not to count as stalled. */
@@ -52,6 +53,7 @@ static void detach(struct tcp_conn *conn)
 		return;
 	conn->detached = true;
 	ctrl_disconnect(&conn->q);
+	ctrl_lambda_leave(&conn->q);
 }
 
 static void destroy(struct tcp_conn *conn)
@@ -324,6 +326,7 @@ static const struct ctrl_transport tcp_transport = {
 	.drain = tcp_drain,
 	.find = tcp_find,
 	.abort = tcp_abort,
+	.want_data = tcp_want_data,
 };
 
 int tcp_connected(struct tcp_conn *conn)

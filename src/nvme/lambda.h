@@ -49,6 +49,13 @@ enum nvme_lambda_opcode {
 #define NVME_LAMBDA_INPUT_LAST 1u /* CDW14: no more follows */
 /* CDW14 of a part that came too early is answered with BUSY and DW0 the ms to wait: the ring is full. */
 
+/* Identify Controller (CNS 01h) has this at byte 3072 where the λ commands are served. */
+struct nvme_lambda_identify {
+	char magic[8]; /* "LAMBDAIO" */
+	uint16_t version_min, version_max;
+};
+_Static_assert(sizeof(struct nvme_lambda_identify) == 12, "docs/lambda-commands.md");
+
 /* Command-specific status, vendor range (type 1). */
 enum nvme_lambda_status {
 	NVME_SC_LAMBDA_BUSY = 0x1c0,       /* DW0: ms to wait.  Nothing happened; send it again */

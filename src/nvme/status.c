@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <stddef.h>
 
+#include "nvme/lambda.h"
 #include "nvme/spec.h"
 #include "nvme/status.h"
 
@@ -53,6 +54,16 @@ static const struct nvme_status_info statuses[] = {
 	ROW(NVME_SC_READ_ONLY, "read-only-range", "write to a read-only range"),
 	ROW(NVME_SC_COMMAND_SIZE_LIMIT, "size-limit", "the command's size limits are exceeded"),
 	ROW(NVME_SC_OVERLAPPING_IO, "overlapping-io", "source and destination overlap"),
+	RETRY(NVME_SC_LAMBDA_BUSY, "lambda-busy", "too much is asked of the server at once"),
+	ROW(NVME_SC_LAMBDA_NO_PROGRAM, "lambda-no-program", "the function is not there; upload it"),
+	ROW(NVME_SC_LAMBDA_NO_HANDLE, "lambda-no-handle", "no run has that handle"),
+	ROW(NVME_SC_LAMBDA_HANDLE_USED, "lambda-handle-used", "a run has that handle"),
+	ROW(NVME_SC_LAMBDA_VERSION, "lambda-version", "that version is not served"),
+	ROW(NVME_SC_LAMBDA_TOO_BIG, "lambda-too-big", "the request is over a limit of the server"),
+	ROW(NVME_SC_LAMBDA_REFUSED, "lambda-refused", "the function was refused"),
+	ROW(NVME_SC_LAMBDA_ORDER, "lambda-order", "parts out of order, or output that is gone"),
+	ROW(NVME_SC_LAMBDA_NO_OBJECT, "lambda-no-object", "no open file has that number"),
+	ROW(NVME_SC_LAMBDA_ERRNO, "lambda-errno", "the file system refused it"),
 	RETRY(NVME_SC_WRITE_FAULT, "write-fault", "the medium could not be written"),
 	RETRY(NVME_SC_READ_ERROR, "read-error", "the medium could not be read"),
 	ROW(NVME_SC_COMPARE_FAILED, "compare-failed", "the data differ"),

@@ -245,6 +245,7 @@ class Pending:
     def __init__(self, out, want):
         self.out, self.want, self.got = out, want, bytearray()
         self.sent, self.done, self.r2ts = 0, None, 0
+        self.may_be_short = False  # DW0 says how many bytes come
 
 
 class Queue(Conn):
@@ -301,7 +302,9 @@ class Queue(Conn):
                 raise Violation(f"response to CID {cid}: not outstanding, or phase bit set (status {status:#x})")
             if not self.no_flow and self.qid is not None and sqhd >= self.size:
                 raise Violation(f"SQHD {sqhd} in a queue of {self.size}")
-            if not status and one.want and len(one.got) != one.want:
+            if not status and one.may_be_short and len(one.got) != dw0:
+                raise Violation(f"CID {cid} succeeded with {len(one.got)} bytes, its result says {dw0}")
+            if not status and one.want and len(one.got) != one.want and not one.may_be_short:
                 raise Violation(f"CID {cid} succeeded with {len(one.got)} of {one.want} bytes")
             one.done = Result(status >> 1, dw0, dw1, sqhd, bytes(one.got))
             self.order.append(cid)
