@@ -44,12 +44,17 @@ struct daemon {
 };
 
 static const char help[] =
-	"usage: liod [--listen ADDR:PORT] [--nqn NQN] --namespace FILE… [OPTIONS]\n"
+	"usage: liod --namespace FILE… | --export NAME=DIR… [OPTIONS]\n"
 	"       liod --config FILE [OPTIONS]\n"
 	"\n"
-	"Serves files and block devices to NVMe over TCP hosts, each as a namespace (1, 2, …).\n"
+	"Serves files and block devices to NVMe over TCP hosts, each as a namespace (1, 2, …), "
+	"and\n"
+	"directories, on whose files lio runs functions: lio run FUNCTION lio://HOST/NAME/FILE\n"
 	"\n"
 	"  --namespace FILE[,ro]   a file or block device; or ram:SIZE, null:SIZE\n"
+	"  --export NAME=DIR[,rw][,mounts][,functions=any|none|HASH+HASH…]\n"
+	"                          a directory, read-only unless rw is said\n"
+	"  --allow-uid UID         serve this user on loopback, beside root and the server's own\n"
 	"  --listen ADDR:PORT      default " LIOD_ADDRESS "; [v6]:PORT; port 0 takes a free one\n"
 	"  --nqn NQN               name of the subsystem, default " LIOD_NQN "\n"
 	"  --serial TEXT           its serial number, default made from the name\n"
@@ -67,7 +72,7 @@ static const char help[] =
 	"\n"
 	"SIGTERM finishes what is outstanding and ends; SIGHUP looks for files that have grown "
 	"and\n"
-	"for namespaces added to the configuration.\n";
+	"for namespaces and exports added to the configuration.\n";
 
 /* ---- saying things ---- */
 
@@ -117,6 +122,7 @@ enum liod_option {
 	OPT_CHECK,
 	OPT_RUN,
 	OPT_EXPORT,
+	OPT_ALLOW_UID,
 	OPT_HELP,
 	OPT_VERSION,
 };
@@ -134,6 +140,7 @@ static const struct option long_options[] = {
 	{"check", no_argument, NULL, OPT_CHECK},
 	{"run", required_argument, NULL, OPT_RUN},
 	{"export", required_argument, NULL, OPT_EXPORT},
+	{"allow-uid", required_argument, NULL, OPT_ALLOW_UID},
 	{"help", no_argument, NULL, OPT_HELP},
 	{"version", no_argument, NULL, OPT_VERSION},
 	{0},
@@ -178,12 +185,6 @@ static int first_pass(int argc, char **argv, struct options *o, struct ctrl_erro
 		case OPT_LISTEN:
 			o->listens = true;
 			break;
-		case OPT_EXPORT:
-			return ctrl_fail(
-				err, -EOPNOTSUPP,
-				"--export %s: directories are not served yet; serve a file "
-				"with --namespace FILE",
-				optarg);
 		case OPT_HELP:
 			fputs(help, stdout);
 			exit(0);
@@ -221,6 +222,10 @@ static int second_pass(int argc, char **argv, const struct options *o, struct li
 			rc = config_listen(c, optarg, err);
 		else if (opt == OPT_NAMESPACE)
 			rc = config_namespace(c, o->nqn, optarg, err);
+		else if (opt == OPT_EXPORT)
+			rc = config_export(c, optarg, err);
+		else if (opt == OPT_ALLOW_UID)
+			rc = config_set(c, "--allow-uid", "allow_uid", optarg, err);
 		else if (opt == OPT_THREADS)
 			rc = config_set(c, "--threads", "threads", optarg, err);
 		else if (opt == OPT_METRICS)
@@ -264,10 +269,16 @@ static int configure(int argc, char **argv, struct options *o, struct liod_confi
 		rc = set_serial(c, o, err);
 	if (rc)
 		return rc;
-	if (!c->subsystems)
+	if (!c->subsystems && !c->n_exports)
 		return ctrl_fail(err, -EINVAL,
-				 "nothing to serve: no namespace was given; give --namespace FILE "
-				 "or --config FILE");
+				 "nothing to serve: no namespace and no export was given; give "
+				 "--namespace FILE, --export NAME=DIR or --config FILE");
+	if (!c->subsystems && config_subsystem(c, o->nqn, err))
+		return err->code;
+	if (c->insecure_network && c->n_allow_uids)
+		return ctrl_fail(err, -EINVAL,
+				 "allow_uid: with insecure_network every user is served; leave one "
+				 "of them out");
 	/* A command is told the port: two runs beside each other must not want the same. */
 	return c->n_listen ? 0 : config_listen(c, o->run ? "127.0.0.1:0" : LIOD_ADDRESS, err);
 }
@@ -312,7 +323,7 @@ static int add_subsystems(struct daemon *d, bool check, struct ctrl_error *err)
 	int rc = 0;
 
 	for (struct liod_subsystem *sub = d->config.subsystems; sub && !rc; sub = sub->next) {
-		if (!sub->n)
+		if (!sub->n && !d->config.n_exports)
 			return ctrl_fail(err, -EINVAL,
 					 "subsystem %s: it has no namespace; add namespace = FILE",
 					 sub->nqn);
@@ -320,6 +331,15 @@ static int add_subsystems(struct daemon *d, bool check, struct ctrl_error *err)
 		for (uint32_t i = 0; i < sub->n && !rc; i++)
 			rc = add_store(d, sub, i, check, err);
 	}
+	return rc;
+}
+
+static int add_exports(struct daemon *d, struct ctrl_error *err)
+{
+	int rc = 0;
+
+	for (uint32_t i = 0; i < d->config.n_exports && !rc; i++)
+		rc = ctrl_server_add_export(d->server, d->config.exports[i], err);
 	return rc;
 }
 
@@ -346,6 +366,10 @@ static int prepare(struct daemon *d, bool check, struct ctrl_error *err)
 		.limits = d->config.limits,
 		.threads = d->config.threads,
 		.insecure_network = d->config.insecure_network,
+		.allow_uids = d->config.allow_uids,
+		.n_allow_uids = d->config.n_allow_uids,
+		.lambda = &d->config.lambda,
+		.worker = d->config.worker,
 		.log = log_line,
 	};
 	int rc;
@@ -355,6 +379,8 @@ static int prepare(struct daemon *d, bool check, struct ctrl_error *err)
 	rc = ctrl_server_new(&opts, &d->server, err);
 	if (!rc)
 		rc = add_subsystems(d, check, err);
+	if (!rc)
+		rc = add_exports(d, err);
 	if (!rc)
 		rc = listen_everywhere(d, check, err);
 	return rc;
@@ -389,6 +415,8 @@ static int start(struct daemon *d, struct ctrl_error *err)
 		return rc;
 	for (struct liod_subsystem *sub = d->config.subsystems; sub; sub = sub->next)
 		log_namespaces(d, sub, 0);
+	for (uint32_t i = 0; i < d->config.n_exports; i++)
+		ctrl_log(d->server, "event=export %s", d->config.exports[i]);
 	if (d->metrics)
 		ctrl_log(d->server, "event=metrics address=%s", metrics_address(d->metrics));
 	for (unsigned int i = 0; (address = ctrl_server_address(d->server, i)); i++)
@@ -406,6 +434,9 @@ static void raise_limits(struct liod_config *c)
 		return;
 	lim.rlim_cur = lim.rlim_max;
 	setrlimit(RLIMIT_NOFILE, &lim);
+	/* A quarter is for open objects. */
+	if (c->n_exports)
+		lim.rlim_cur -= lim.rlim_cur / 4;
 	if (lim.rlim_cur > SPARE_FILES && c->limits.max_connections > lim.rlim_cur - SPARE_FILES)
 		c->limits.max_connections = (uint32_t)(lim.rlim_cur - SPARE_FILES);
 }
@@ -508,8 +539,50 @@ static void serve_added(struct daemon *d, struct liod_subsystem *served,
 	}
 }
 
+static const char *export_of(const struct liod_config *c, const char *spec)
+{
+	size_t n = strcspn(spec, "=") + 1;
+
+	for (uint32_t i = 0; i < c->n_exports; i++) {
+		if (!strncmp(c->exports[i], spec, n))
+			return c->exports[i];
+	}
+	return NULL;
+}
+
+static void apply_exports(struct daemon *d, const struct liod_config *fresh)
+{
+	struct ctrl_error err;
+
+	for (uint32_t i = 0; i < d->config.n_exports; i++) {
+		const char *served = d->config.exports[i], *now = export_of(fresh, served);
+
+		if (!now || strcmp(now, served) != 0)
+			ctrl_log(d->server,
+				 "event=reload-incomplete export=%s why=\"%s in the configuration; "
+				 "it is served until the next start\"",
+				 served, now ? "altered" : "removed");
+	}
+	for (uint32_t i = 0; i < fresh->n_exports; i++) {
+		const char *spec = fresh->exports[i];
+
+		if (export_of(&d->config, spec))
+			continue;
+		/* First what may run out of memory, for the server cannot take back an export. */
+		if (config_export(&d->config, spec, &err)) {
+			ctrl_log(d->server, "event=reload-failed error=\"%s\"", err.text);
+		} else if (ctrl_server_add_export(d->server, spec, &err)) {
+			ctrl_log(d->server, "event=reload-failed error=\"%s\"", err.text);
+			free(d->config.exports[--d->config.n_exports]);
+		} else {
+			ctrl_log(d->server, "event=export %s", spec);
+		}
+	}
+}
+
 static void apply(struct daemon *d, const struct liod_config *fresh)
 {
+	apply_exports(d, fresh);
 	for (struct liod_subsystem *sub = d->config.subsystems; sub; sub = sub->next) {
 		const struct liod_subsystem *now = subsystem_of(fresh, sub->nqn);
 		uint32_t n = now ? now->n : 0;
@@ -596,8 +669,11 @@ static void report_check(const struct liod_config *c)
 		subsystems++;
 		namespaces += sub->n;
 	}
-	printf("valid: %" PRIu32 " subsystem%s, %" PRIu32 " namespace%s\n", subsystems,
+	printf("valid: %" PRIu32 " subsystem%s, %" PRIu32 " namespace%s", subsystems,
 	       subsystems == 1 ? "" : "s", namespaces, namespaces == 1 ? "" : "s");
+	if (c->n_exports)
+		printf(", %" PRIu32 " export%s", c->n_exports, c->n_exports == 1 ? "" : "s");
+	putchar('\n');
 }
 
 int main(int argc, char **argv)

@@ -6,7 +6,7 @@
 #ifndef LIOD_H
 #define LIOD_H
 
-#include "device/ctrl.h"
+#include "device/lambda.h"
 
 #define LIOD_NQN     "nqn.2026-01.io.lambda-io:liod"
 #define LIOD_ADDRESS "127.0.0.1:4420"
@@ -30,6 +30,12 @@ struct liod_config {
 	uint32_t threads;
 	uint32_t drain_ms;
 	struct ctrl_limits limits;
+	struct ctrl_lambda_limits lambda;
+	char *worker;   /* the executable, or NULL: where it is installed */
+	char **exports; /* NAME=DIR[,OPTIONS], in order */
+	uint32_t n_exports;
+	uint32_t *allow_uids;
+	uint32_t n_allow_uids;
 	struct liod_subsystem *subsystems;
 };
 
@@ -41,6 +47,9 @@ int config_listen(struct liod_config *c, const char *where, struct ctrl_error *e
 /* To the subsystem of that name, which is made if there is none. */
 int config_namespace(struct liod_config *c, const char *nqn, const char *spec,
 		     struct ctrl_error *err);
+int config_export(struct liod_config *c, const char *spec, struct ctrl_error *err);
+/* A subsystem without namespaces, for the exports. */
+int config_subsystem(struct liod_config *c, const char *nqn, struct ctrl_error *err);
 /* As in a configuration file; @where is said in errors. */
 int config_set(struct liod_config *c, const char *where, const char *key, const char *value,
 	       struct ctrl_error *err);

@@ -17,9 +17,11 @@
 enum kind {
 	KIND_COUNT,
 	KIND_COUNT16,
+	KIND_COUNT64,
 	KIND_SIZE, /* with K, M, G, T; 32 bits */
 	KIND_SIZE64,
-	KIND_TIME, /* with ms, s, m; in milliseconds */
+	KIND_TIME,    /* with ms, s, m; in milliseconds */
+	KIND_TIME_NS, /* likewise, kept in nanoseconds; its bounds are milliseconds */
 	KIND_BOOL,
 };
 
@@ -43,15 +45,36 @@ static const struct key keys[] = {
 	{"max_queue_entries", KIND_COUNT16, AT(limits.max_queue_entries), 2, 4096, false},
 	{"max_transfer", KIND_SIZE, AT(limits.max_transfer), 4096, 16 << 20, true},
 	{"in_capsule", KIND_SIZE, AT(limits.in_capsule), 4096, 65536, true},
+	{"max_h2c_data", KIND_SIZE, AT(limits.max_h2c), 4096, 16 << 20, true},
 	{"buffer_memory", KIND_SIZE64, AT(limits.buffer_memory), 1 << 20, 1ull << 40, false},
 	{"handshake_timeout", KIND_TIME, AT(limits.handshake_ms), 100, 3600000, false},
 	{"stall_timeout", KIND_TIME, AT(limits.stall_ms), 100, 3600000, false},
+	{"lambda_max_running", KIND_COUNT, AT(lambda.max_running), 1, 4096, false},
+	{"lambda_max_queued", KIND_COUNT, AT(lambda.max_queued), 0, 1000000, false},
+	{"lambda_max_handles", KIND_COUNT, AT(lambda.max_handles), 1, 65536, false},
+	{"lambda_max_objects", KIND_COUNT, AT(lambda.max_objects), 1, 65535, false},
+	{"lambda_max_waiting", KIND_COUNT, AT(lambda.max_waiting), 1, 65536, false},
+	{"lambda_max_workers", KIND_COUNT, AT(lambda.max_workers), 1, 4096, false},
+	{"lambda_max_request", KIND_SIZE64, AT(lambda.max_request), 4096, 1ull << 30, false},
+	{"lambda_max_program", KIND_SIZE64, AT(lambda.max_program), 4096, 1ull << 30, false},
+	{"lambda_program_memory", KIND_SIZE64, AT(lambda.program_memory), 4096, 1ull << 40, false},
+	{"lambda_max_fuel", KIND_COUNT64, AT(lambda.max_fuel), 1, UINT64_MAX, false},
+	{"lambda_max_memory", KIND_SIZE64, AT(lambda.max_memory), 1 << 20, 1ull << 40, false},
+	{"lambda_max_output", KIND_SIZE64, AT(lambda.max_output), 1, 1ull << 60, false},
+	{"lambda_max_time", KIND_TIME_NS, AT(lambda.max_timeout_ns), 1, 7ull * 86400000, false},
+	{"lambda_ring", KIND_SIZE64, AT(lambda.ring), 64 << 10, 1 << 30, true},
+	{"lambda_idle", KIND_TIME, AT(lambda.idle_ms), 100, 86400000, false},
+	{"lambda_grace", KIND_TIME, AT(lambda.grace_ms), 1, 3600000, false},
 };
+/* once() keeps a bit of each. */
+_Static_assert(sizeof(keys) / sizeof(keys[0]) <= 64, "more keys than bits");
 
 void config_init(struct liod_config *c)
 {
-	*c = (struct liod_config){
-		.io_uring = true, .drain_ms = 10000, .limits = ctrl_limits_default};
+	*c = (struct liod_config){.io_uring = true,
+				  .drain_ms = 10000,
+				  .limits = ctrl_limits_default,
+				  .lambda = ctrl_lambda_limits_default};
 }
 
 void config_free(struct liod_config *c)
@@ -59,6 +82,11 @@ void config_free(struct liod_config *c)
 	for (uint32_t i = 0; i < c->n_listen; i++)
 		free(c->listen[i]);
 	free(c->metrics);
+	free(c->worker);
+	for (uint32_t i = 0; i < c->n_exports; i++)
+		free(c->exports[i]);
+	free(c->exports);
+	free(c->allow_uids);
 	for (struct liod_subsystem *sub = c->subsystems, *next; sub; sub = next) {
 		next = sub->next;
 		for (uint32_t i = 0; i < sub->n; i++)
@@ -128,6 +156,7 @@ static int set_value(struct liod_config *c, const char *where, const struct key 
 	switch (k->kind) {
 	case KIND_COUNT:
 	case KIND_COUNT16:
+	case KIND_COUNT64:
 		rc = parse_count(text, &value);
 		break;
 	case KIND_SIZE:
@@ -136,6 +165,7 @@ static int set_value(struct liod_config *c, const char *where, const struct key 
 		rc = ctrl_parse_size(text, &value);
 		break;
 	case KIND_TIME:
+	case KIND_TIME_NS:
 		want = "a time (500ms, 10s, 2m)";
 		rc = parse_time(text, &value);
 		break;
@@ -150,7 +180,7 @@ static int set_value(struct liod_config *c, const char *where, const struct key 
 		return ctrl_fail(err, -ERANGE,
 				 "%s: %s = %s: out of bounds; from %" PRIu64 " to %" PRIu64 "%s%s",
 				 where, k->name, text, k->min, k->max,
-				 k->kind == KIND_TIME ? " ms" : "",
+				 k->kind == KIND_TIME || k->kind == KIND_TIME_NS ? " ms" : "",
 				 k->power ? ", a power of two" : "");
 	switch (k->kind) {
 	case KIND_COUNT:
@@ -161,8 +191,12 @@ static int set_value(struct liod_config *c, const char *where, const struct key 
 	case KIND_COUNT16:
 		*(uint16_t *)field = (uint16_t)value;
 		break;
+	case KIND_COUNT64:
 	case KIND_SIZE64:
 		*(uint64_t *)field = value;
+		break;
+	case KIND_TIME_NS:
+		*(uint64_t *)field = value * 1000000u;
 		break;
 	case KIND_BOOL:
 		*(bool *)field = value;
@@ -187,6 +221,46 @@ int config_listen(struct liod_config *c, const char *where, struct ctrl_error *e
 	return copy(&c->listen[c->n_listen++], where, err);
 }
 
+/* One more at the end of @list. */
+static int append(char ***list, uint32_t *n, const char *text)
+{
+	char **longer = reallocarray(*list, *n + 1, sizeof(*longer));
+
+	if (!longer)
+		return -ENOMEM;
+	*list = longer;
+	longer[*n] = strdup(text);
+	if (!longer[*n])
+		return -ENOMEM;
+	(*n)++;
+	return 0;
+}
+
+int config_export(struct liod_config *c, const char *spec, struct ctrl_error *err)
+{
+	return append(&c->exports, &c->n_exports, spec)
+		       ? ctrl_fail(err, -ENOMEM, "export %s: out of memory", spec)
+		       : 0;
+}
+
+static int allow_uid(struct liod_config *c, const char *where, const char *text,
+		     struct ctrl_error *err)
+{
+	uint32_t *uids;
+	uint64_t uid;
+
+	if (parse_count(text, &uid) || uid >= UINT32_MAX)
+		return ctrl_fail(err, -EINVAL,
+				 "%s: allow_uid = %s: not the number of a user; see id -u NAME",
+				 where, text);
+	uids = reallocarray(c->allow_uids, c->n_allow_uids + 1, sizeof(*uids));
+	if (!uids)
+		return ctrl_fail(err, -ENOMEM, "%s: out of memory", where);
+	c->allow_uids = uids;
+	uids[c->n_allow_uids++] = (uint32_t)uid;
+	return 0;
+}
+
 int config_set(struct liod_config *c, const char *where, const char *key, const char *value,
 	       struct ctrl_error *err)
 {
@@ -194,6 +268,12 @@ int config_set(struct liod_config *c, const char *where, const char *key, const 
 		return config_listen(c, value, err);
 	if (!strcmp(key, "metrics"))
 		return copy(&c->metrics, value, err);
+	if (!strcmp(key, "worker"))
+		return copy(&c->worker, value, err);
+	if (!strcmp(key, "export"))
+		return config_export(c, value, err);
+	if (!strcmp(key, "allow_uid"))
+		return allow_uid(c, where, value, err);
 	for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++) {
 		if (!strcmp(key, keys[i].name))
 			return set_value(c, where, &keys[i], value, err);
@@ -224,29 +304,22 @@ static struct liod_subsystem *subsystem(struct liod_config *c, const char *nqn, 
 	return *at;
 }
 
-static int add_namespace(struct liod_subsystem *sub, const char *spec)
-{
-	char **specs = reallocarray(sub->specs, sub->n + 1, sizeof(*specs));
-
-	if (!specs)
-		return -ENOMEM;
-	sub->specs = specs;
-	specs[sub->n] = strdup(spec);
-	if (!specs[sub->n])
-		return -ENOMEM;
-	sub->n++;
-	return 0;
-}
-
 int config_namespace(struct liod_config *c, const char *nqn, const char *spec,
 		     struct ctrl_error *err)
 {
 	bool made;
 	struct liod_subsystem *sub = subsystem(c, nqn, &made);
 
-	return sub && !add_namespace(sub, spec)
+	return sub && !append(&sub->specs, &sub->n, spec)
 		       ? 0
 		       : ctrl_fail(err, -ENOMEM, "%s: out of memory", spec);
+}
+
+int config_subsystem(struct liod_config *c, const char *nqn, struct ctrl_error *err)
+{
+	bool made;
+
+	return subsystem(c, nqn, &made) ? 0 : ctrl_fail(err, -ENOMEM, "%s: out of memory", nqn);
 }
 
 /* ---- the file ---- */
@@ -330,7 +403,7 @@ static int read_line(struct reader *r, char *line, struct ctrl_error *err)
 		return rc ? rc : config_set(r->config, r->where, key, value, err);
 	}
 	if (!strcmp(key, "namespace"))
-		return add_namespace(sub, value)
+		return append(&sub->specs, &sub->n, value)
 			       ? ctrl_fail(err, -ENOMEM, "%s: out of memory", r->where)
 			       : 0;
 	if (strcmp(key, "serial") != 0)
