@@ -2,8 +2,8 @@
 /*
  * lambda_private.h - the λ commands' inside.
  *
- * lambda.c: commands, and finding a handle's run; lambda_fetch.c: output to the host; lambda_run.c: a run's life;
- * lambda_request.c: what a request says; lambda_program.c: programs and information pages; lambda_store.c: what a
+ * lambda.c: commands, and finding a handle's run; lambda_submit.c: requests; lambda_request.c: what they say;
+ * lambda_run.c: a run's life; lambda_fetch.c: output to the host; lambda_program.c: programs and information pages; lambda_store.c: what a
  * λ-write leaves; lambda_host.c: hosts, their programs, the server's part; lambda_sched.c: whose turn it is.
  *
  * A run belongs to the loop of the queue that its first part came by: that thread alone touches it, and takes it out
@@ -234,7 +234,12 @@ struct lambda_run {
 	uint64_t submitted_ns, started_ns;
 };
 
-/* The first part came, or another; answers the command. */
+static inline bool run_is_path(const struct lambda_run *run)
+{
+	return run->path.request;
+}
+
+/* lambda_submit.c: the first part came, or another; answers the command. */
 void run_submit(struct ctrl_cmd *cmd, struct ctrl_lambda *lam, struct lambda_run *run);
 void run_input(struct ctrl_cmd *cmd, struct lambda_run *run);
 /* No fetch is to come: end it, and free it when that is over. */
@@ -247,6 +252,14 @@ void run_consume(struct lambda_run *run, size_t len);
 /* The run ends with that error, if it has none yet. */
 __attribute__((format(printf, 3, 4))) void run_fail(struct lambda_run *run, int error,
 						    const char *fmt, ...);
+/* Its request makes sense: it waits for its turn. */
+void run_begin(struct lambda_run *run);
+/* Its request does not: the handle is free again, and whoever waits for it is told. */
+void run_refuse(struct lambda_run *run, uint16_t status, uint32_t dw0);
+/* run->result says all: let the host have it. */
+void run_end(struct lambda_run *run);
+void run_on_job(struct ctrl_job *job);
+void run_on_timer(struct ctrl_timer *t);
 /* Its job has something to say, or its stage is free again. */
 void run_ready(struct lambda_run *run);
 /* The stage is stored, or not: run->result says. */
@@ -270,6 +283,25 @@ void fetch_submitted(struct ctrl_lambda *lam, uint32_t handle, struct ctrl_loop 
 void fetch_leave(struct ctrl_lambda *lam, struct ctrl_queue *q);
 
 /* ---- lambda_program.c ---- */
+
+/* May a program come in?  A worker looks at it when its host's turn comes. */
+struct program_check {
+	struct ctrl_job job; /* first; its text says why not */
+	struct ctrl_loop *loop;
+	struct ctrl_host *host; /* the caller has a reference until done() */
+	/* The program's reference is the callee's; or NULL and -errno.  Maybe from within program_check(). */
+	void (*done)(struct program_check *k, int error, struct ctrl_program *prog);
+	/* its own */
+	struct lambda_turn turn;
+	struct ctrl_timer timer;
+	struct ctrl_program program; /* not in the host's table */
+	bool started, canceled;
+};
+/* Takes @fd, a sealed memory file whose hash was checked.  On the loop. */
+void program_check(struct program_check *k, struct ctrl_server *s, const uint8_t hash[32], int fd,
+		   uint64_t size);
+/* done() comes soon. */
+void program_check_cancel(struct program_check *k);
 
 uint16_t program_prepare(struct ctrl_cmd *cmd);
 void program_run(struct ctrl_cmd *cmd);

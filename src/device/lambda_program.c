@@ -29,16 +29,11 @@ struct lambda_upload {
 	bool busy; /* a part is being added */
 };
 
-struct lambda_check {
-	struct ctrl_job job; /* first */
-	struct lambda_turn turn;
-	struct ctrl_timer timer;
-	struct ctrl_program program; /* not in the host's table */
+struct lambda_check {               /* of a command */
+	struct program_check check; /* first */
 	struct ctrl_lambda *lam;
-	struct ctrl_loop *loop;
 	struct ctrl_cmd *cmd;
 	const struct ctrl_queue *q;
-	bool started, canceled;
 	struct lambda_check *next; /* of the controller, under its lock */
 };
 
@@ -167,156 +162,103 @@ static bool upload_added(struct ctrl_lambda *lam, struct lambda_upload *u, uint3
 
 /* ---- checks ---- */
 
-static void refused(struct ctrl_lambda *lam, const char *text)
+static void check_end(struct program_check *k, int error, struct ctrl_program *prog)
 {
-	pthread_mutex_lock(&lam->lock);
-	snprintf(lam->refusal, sizeof(lam->refusal), "%s", text);
-	pthread_mutex_unlock(&lam->lock);
-}
-
-static void check_unlink(struct lambda_check *k)
-{
-	struct lambda_check **at;
-
-	pthread_mutex_lock(&k->lam->lock);
-	for (at = &k->lam->checks; *at != k; at = &(*at)->next)
-		;
-	*at = k->next;
-	pthread_mutex_unlock(&k->lam->lock);
-}
-
-static void check_end(struct lambda_check *k, uint16_t status)
-{
-	struct ctrl_lambda_server *ls = k->lam->ls;
+	struct ctrl_lambda_server *ls = k->host->ls;
 
 	ctrl_timer_cancel(k->loop, &k->timer);
-	check_unlink(k);
 	if (k->program.fd >= 0)
 		close(k->program.fd);
-	ctrl_complete(k->cmd, status);
-	ctrl_lambda_put(k->lam);
-	free(k);
+	k->done(k, k->canceled ? -ECANCELED : error, prog);
 	lambda_live(ls, -1);
 }
 
-static uint16_t accept_program(struct lambda_check *k)
+static void accept_program(struct program_check *k)
 {
-	struct ctrl_host *host = k->lam->host;
+	struct ctrl_host *host = k->host;
 	struct ctrl_program *prog;
 	int rc = ctrl_program_add(host, k->program.hash, k->program.fd, k->program.size, &prog);
 
 	k->program.fd = -1;
 	if (rc) {
-		refused(k->lam,
-			"program: this host's programs fill the server's memory for them; wait "
-			"until others are no longer used");
-		return NVME_SC_LAMBDA_REFUSED;
+		snprintf(k->job.text, sizeof(k->job.text),
+			 "program: this host's programs fill the server's memory for them; wait "
+			 "until others are no longer used");
+		check_end(k, rc, NULL);
+		return;
 	}
 	pthread_mutex_lock(&host->ls->lock);
 	memcpy(prog->name, k->job.name, sizeof(prog->name) - 1);
 	pthread_mutex_unlock(&host->ls->lock);
-	ctrl_program_put(prog);
 	if (k->job.helpers)
-		atomic_store(&k->lam->ls->helpers, k->job.helpers);
-	return NVME_SC_SUCCESS;
+		atomic_store(&host->ls->helpers, k->job.helpers);
+	check_end(k, 0, prog);
 }
 
 static void check_ready(struct ctrl_job *job)
 {
-	struct lambda_check *k = (struct lambda_check *)job;
-	uint16_t status;
+	struct program_check *k = (struct program_check *)job;
 
 	if (!job->ended)
 		return;
-	turn_over(k->lam->host, &k->turn);
+	turn_over(k->host, &k->turn);
 	ctrl_job_release(job);
-	if (job->result.error) {
-		refused(k->lam, job->text);
-		status = NVME_SC_LAMBDA_REFUSED;
-	} else {
-		status = accept_program(k);
-	}
-	check_end(k, k->canceled ? NVME_SC_ABORT_SQ_DELETED : status);
+	if (job->result.error || k->canceled)
+		check_end(k, job->result.error, NULL);
+	else
+		accept_program(k);
 }
 
-static void check_start(struct lambda_check *k)
+static void check_start(struct program_check *k)
 {
 	struct ctrl_error err = {0};
 	int rc = k->canceled ? -ECANCELED : ctrl_job_start(&k->job, &err);
 
 	if (!rc) {
 		k->started = true;
-		turn_started(k->lam->host, &k->turn);
+		turn_started(k->host, &k->turn);
 		return;
 	}
 	if (rc == -EAGAIN) {
 		ctrl_timer_arm(k->loop, &k->timer, RETRY_MS);
 		return;
 	}
-	turn_over(k->lam->host, &k->turn);
-	refused(k->lam, err.text);
-	check_end(k, k->canceled ? NVME_SC_ABORT_SQ_DELETED : NVME_SC_LAMBDA_REFUSED);
+	turn_over(k->host, &k->turn);
+	snprintf(k->job.text, sizeof(k->job.text), "%s", err.text);
+	check_end(k, rc, NULL);
 }
 
 static void check_again(struct ctrl_timer *t)
 {
-	check_start((struct lambda_check *)((char *)t - offsetof(struct lambda_check, timer)));
+	check_start((struct program_check *)((char *)t - offsetof(struct program_check, timer)));
 }
 
 static void check_turn(struct lambda_turn *t, int error)
 {
-	struct lambda_check *k =
-		(struct lambda_check *)((char *)t - offsetof(struct lambda_check, turn));
+	struct program_check *k =
+		(struct program_check *)((char *)t - offsetof(struct program_check, turn));
 
 	if (error)
-		check_end(k, NVME_SC_ABORT_SQ_DELETED);
+		check_end(k, error, NULL);
 	else
 		check_start(k);
 }
 
-void checks_leave(struct ctrl_lambda *lam, const struct ctrl_queue *q)
-{
-	struct lambda_check *k;
-
-	do {
-		pthread_mutex_lock(&lam->lock);
-		for (k = lam->checks; k && (k->q != q || k->canceled); k = k->next)
-			;
-		pthread_mutex_unlock(&lam->lock);
-		if (!k)
-			break;
-		k->canceled = true;
-		if (k->started)
-			ctrl_job_cancel(&k->job);
-		else
-			turn_withdraw(lam->host, &k->turn);
-	} while (k);
-}
-
-static void check(struct ctrl_cmd *cmd, struct ctrl_lambda *lam, struct lambda_upload *u)
+void program_check(struct program_check *k, struct ctrl_server *s, const uint8_t hash[32], int fd,
+		   uint64_t size)
 {
 	static const struct nvme_lambda_request nothing;
-	struct lambda_check *k = calloc(1, sizeof(*k));
 
-	if (!k) {
-		ctrl_complete(cmd, NVME_SC_INTERNAL);
-		return;
-	}
-	k->cmd = cmd;
-	k->q = cmd->q;
-	k->loop = cmd->q->loop;
-	k->lam = lambda_get(lam);
 	k->timer.fire = check_again;
-	memcpy(k->program.hash, u->hash, sizeof(k->program.hash));
-	k->program.fd = u->fd;
-	k->program.size = u->total;
-	k->program.host = lam->host;
-	u->fd = -1;
+	memcpy(k->program.hash, hash, sizeof(k->program.hash));
+	k->program.fd = fd;
+	k->program.size = size;
+	k->program.host = k->host;
 	k->job = (struct ctrl_job){
 		.kind = CTRL_JOB_CHECK,
 		.loop = k->loop,
-		.server = lam->server,
-		.host = lam->host,
+		.server = s,
+		.host = k->host,
 		.program = &k->program,
 		.fd = -1,
 		.request = &nothing,
@@ -325,13 +267,85 @@ static void check(struct ctrl_cmd *cmd, struct ctrl_lambda *lam, struct lambda_u
 	};
 	k->turn.go = check_turn;
 	k->turn.job = &k->job;
+	lambda_live(k->host->ls, 1);
+	if (turn_ask(k->host, k->loop, &k->turn))
+		check_start(k);
+}
+
+void program_check_cancel(struct program_check *k)
+{
+	k->canceled = true;
+	if (k->started)
+		ctrl_job_cancel(&k->job);
+	else
+		turn_withdraw(k->host, &k->turn);
+}
+
+/* ---- of a command ---- */
+
+static void refused(struct ctrl_lambda *lam, const char *text)
+{
+	pthread_mutex_lock(&lam->lock);
+	snprintf(lam->refusal, sizeof(lam->refusal), "%s", text);
+	pthread_mutex_unlock(&lam->lock);
+}
+
+static void checked(struct program_check *check, int error, struct ctrl_program *prog)
+{
+	struct lambda_check *k = (struct lambda_check *)check, **at;
+	struct ctrl_lambda *lam = k->lam;
+
+	pthread_mutex_lock(&lam->lock);
+	for (at = &lam->checks; *at != k; at = &(*at)->next)
+		;
+	*at = k->next;
+	pthread_mutex_unlock(&lam->lock);
+	ctrl_program_put(prog);
+	if (error)
+		refused(lam, check->job.text);
+	ctrl_complete(k->cmd, check->canceled ? NVME_SC_ABORT_SQ_DELETED
+			      : error         ? NVME_SC_LAMBDA_REFUSED
+					      : NVME_SC_SUCCESS);
+	ctrl_lambda_put(lam);
+	free(k);
+}
+
+void checks_leave(struct ctrl_lambda *lam, const struct ctrl_queue *q)
+{
+	struct lambda_check *k;
+
+	for (;;) {
+		pthread_mutex_lock(&lam->lock);
+		for (k = lam->checks; k && (k->q != q || k->check.canceled); k = k->next)
+			;
+		pthread_mutex_unlock(&lam->lock);
+		if (!k)
+			return;
+		program_check_cancel(&k->check);
+	}
+}
+
+static void check(struct ctrl_cmd *cmd, struct ctrl_lambda *lam, struct lambda_upload *u)
+{
+	struct lambda_check *k = calloc(1, sizeof(*k));
+	int fd = u->fd;
+
+	if (!k) {
+		ctrl_complete(cmd, NVME_SC_INTERNAL);
+		return;
+	}
+	k->cmd = cmd;
+	k->q = cmd->q;
+	k->lam = lambda_get(lam);
+	k->check.loop = cmd->q->loop;
+	k->check.host = lam->host;
+	k->check.done = checked;
+	u->fd = -1;
 	pthread_mutex_lock(&lam->lock);
 	k->next = lam->checks;
 	lam->checks = k;
 	pthread_mutex_unlock(&lam->lock);
-	lambda_live(lam->ls, 1);
-	if (turn_ask(lam->host, k->loop, &k->turn))
-		check_start(k);
+	program_check(&k->check, lam->server, u->hash, fd, u->total);
 }
 
 static void whole(struct ctrl_cmd *cmd, struct ctrl_lambda *lam, struct lambda_upload *u)
