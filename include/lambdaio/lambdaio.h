@@ -63,7 +63,8 @@ LIO_API const char *lio_version(void);
 
 /*
  * Open @path ("-" is standard input, read only, sequential).  @flags as open(2): O_RDONLY, O_RDWR, O_WRONLY, O_CREAT, O_TRUNC,
- * O_DIRECT…; @mode for O_CREAT.  A directory is -EISDIR; "lio://…" is -EOPNOTSUPP in this version.
+ * O_DIRECT…; @mode for O_CREAT.  A directory is -EISDIR.  "lio://HOST[:PORT]/EXPORT/PATH" is a file of a
+ * server (docs/remote.md); the calls below work on it as on a local one.
  */
 LIO_API int lio_open(const char *path, int flags, mode_t mode, struct lio_file **out);
 LIO_API int lio_close(struct lio_file *file);
@@ -72,6 +73,48 @@ LIO_API int64_t lio_pread(struct lio_file *file, void *buf, size_t len, uint64_t
 LIO_API int64_t lio_pwrite(struct lio_file *file, const void *buf, size_t len, uint64_t offset);
 LIO_API int64_t lio_size(struct lio_file *file); /* bytes, or -ESPIPE */
 LIO_API int lio_sync(struct lio_file *file);
+LIO_API int lio_truncate(struct lio_file *file, uint64_t size);
+
+/* ---- paths of a server: "lio://HOST[:PORT]/EXPORT/PATH"; the C library has the same for local ones ---- */
+
+enum lio_type {
+	LIO_TYPE_FILE = 1,
+	LIO_TYPE_DIRECTORY,
+	LIO_TYPE_SYMLINK,
+	LIO_TYPE_OTHER /* device, FIFO, socket: cannot be opened */
+};
+struct lio_stat {
+	size_t size; /* sizeof(struct lio_stat), set by the caller */
+	enum lio_type type;
+	uint64_t bytes, inode;
+	int64_t mtime, ctime; /* seconds since 1970 */
+	uint32_t mtime_ns, ctime_ns;
+	uint32_t mode, links; /* permission bits */
+	uint32_t uid, gid;    /* as the server numbers them */
+	bool writable;        /* the export allows it */
+};
+struct lio_entry {
+	size_t size; /* of this struct */
+	const char *name;
+	enum lio_type type;
+	uint64_t bytes;
+	int64_t mtime;
+};
+/* Does not follow a final symlink. */
+LIO_API int lio_stat(const char *url, struct lio_stat *out);
+/* What is in a directory, in no order; of "lio://HOST" its exports.  An @entry() that returns not 0 ends it with that. */
+LIO_API int lio_list(const char *url, int (*entry)(void *arg, const struct lio_entry *e),
+		     void *arg);
+LIO_API int lio_remove(const char *url); /* a file, or an empty directory */
+/* Within one export; replaces a file. */
+LIO_API int lio_rename(const char *from, const char *to);
+LIO_API int lio_mkdir(const char *url, mode_t mode);
+
+/* Whole information page @page of the server "HOST[:PORT]" (docs/lambda-commands.md); *out is malloc'd; its bytes. */
+LIO_API int64_t lio_server_page(const char *where, unsigned page, void **out);
+struct lio_function;
+/* Send a function ahead of its first run. */
+LIO_API int lio_server_load(const char *where, const struct lio_function *fn);
 
 /* ---- functions ---- */
 
@@ -157,6 +200,7 @@ struct lio_result {
 	const char *io;        /* "mmap", "pread", "gzip", "zstd", "stream" */
 	char why[256];         /* why this engine, tier and way in */
 	uint64_t error_offset; /* in the file, of what failed; UINT64_MAX if it has none */
+	uint64_t queue_ns;     /* device engine: waited for its turn at the server */
 };
 
 /*

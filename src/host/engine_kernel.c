@@ -13,14 +13,14 @@ static const char *kernel_missing(void)
 	return sbpf_tier_missing(SBPF_TIER_KERNEL);
 }
 
-static int kernel_run(const struct lambda_request *req, struct input *in, struct lambda_sink *sink,
-		      struct lambda_report *report, struct lambda_error *err)
+static int kernel_run(struct host_run *run, struct lambda_error *err)
 {
-	struct lambda_request own = *req;
+	struct lambda_request own = run->req;
+	struct input *in = &run->in;
 	int rc;
 
 	own.tier = SBPF_TIER_KERNEL;
-	rc = lambda_run(&own, &in->src, sink, report, err);
+	rc = lambda_run(&own, &in->src, run->sink, &run->report, err);
 	/* The source knows better why it failed than who asked it. */
 	if (rc && rc == in->fail.code)
 		*err = in->fail;
@@ -31,5 +31,6 @@ const struct host_engine host_engine_kernel = {
 	.id = LIO_ENGINE_KERNEL,
 	.name = "kernel",
 	.missing = kernel_missing,
+	.open = host_open_here,
 	.run = kernel_run,
 };

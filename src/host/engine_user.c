@@ -31,13 +31,13 @@ static int check_mapped(const struct lambda_request *req, struct input *in)
 			  in->file->name, (long long)size);
 }
 
-static int user_run(const struct lambda_request *req, struct input *in, struct lambda_sink *sink,
-		    struct lambda_report *report, struct lambda_error *err)
+static int user_run(struct host_run *run, struct lambda_error *err)
 {
-	int rc = lambda_run(req, &in->src, sink, report, err);
+	struct input *in = &run->in;
+	int rc = lambda_run(&run->req, &in->src, run->sink, &run->report, err);
 
-	if (!rc && report->source && !strcmp(report->source, "mmap"))
-		rc = check_mapped(req, in);
+	if (!rc && run->report.source && !strcmp(run->report.source, "mmap"))
+		rc = check_mapped(&run->req, in);
 	/* The source knows better why it failed than who asked it. */
 	if (rc && rc == in->fail.code)
 		*err = in->fail;
@@ -48,5 +48,6 @@ const struct host_engine host_engine_user = {
 	.id = LIO_ENGINE_USER,
 	.name = "user",
 	.missing = user_missing,
+	.open = host_open_here,
 	.run = user_run,
 };

@@ -12,7 +12,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "host/host.h"
+#include "host/remote.h"
+
+/* Of files with a descriptor: random_ops of what has offsets, stream_ops of what comes in order. */
+static const struct file_ops random_ops, stream_ops;
 
 /* One bounce buffer of an unaligned read from an O_DIRECT file. */
 #define BOUNCE_BYTES (1u << 20)
@@ -76,10 +79,6 @@ static int open_check(const char *path, int flags)
 		return host_fail(
 			-EINVAL,
 			"file: its name is empty; give a path or \"-\" for standard input");
-	if (!strncmp(path, "lio://", 6))
-		return host_fail(
-			-EOPNOTSUPP,
-			"%s: this version reaches no servers; give the path of a local file", path);
 	if (flags & O_APPEND)
 		return host_fail(
 			-EINVAL,
@@ -88,61 +87,84 @@ static int open_check(const char *path, int flags)
 	return 0;
 }
 
+static int open_local(const char *path, int flags, mode_t mode, struct lio_file *file)
+{
+	bool input = !strcmp(path, "-");
+	struct stat st;
+	int rc = 0;
+
+	file->fd = open_fd(path, flags, mode);
+	if (file->fd < 0)
+		return file->fd;
+	if (fstat(file->fd, &st))
+		rc = open_fail(path, errno);
+	else if (S_ISDIR(st.st_mode))
+		rc = open_fail(path, EISDIR);
+	if (rc) {
+		close(file->fd);
+		return rc;
+	}
+	file->kind = input                 ? FILE_STREAM
+		     : S_ISREG(st.st_mode) ? FILE_REGULAR
+		     : S_ISBLK(st.st_mode) ? FILE_BLOCK
+					   : FILE_STREAM;
+	file->ops = file->kind == FILE_STREAM ? &stream_ops : &random_ops;
+	return 0;
+}
+
 int lio_open(const char *path, int flags, mode_t mode, struct lio_file **out)
 {
 	struct lio_file *file;
-	struct stat st;
-	int fd, rc = open_check(path, flags);
+	int rc = open_check(path, flags);
 
 	*out = NULL;
 	if (rc)
 		return rc;
-	fd = open_fd(path, flags, mode);
-	if (fd < 0)
-		return fd;
-	if (fstat(fd, &st)) {
-		rc = open_fail(path, errno);
-		goto err_fd;
-	}
-	if (S_ISDIR(st.st_mode)) {
-		rc = open_fail(path, EISDIR);
-		goto err_fd;
-	}
 	file = calloc(1, sizeof(*file));
 	if (file)
 		file->name = strdup(strcmp(path, "-") ? path : "standard input");
 	if (!file || !file->name) {
-		rc = open_fail(path, ENOMEM);
-		goto err_file;
+		free(file);
+		return open_fail(path, ENOMEM);
 	}
-	file->fd = fd;
-	file->buffered = -1;
+	file->fd = file->buffered = -1;
 	file->flags = flags;
-	file->kind = !strcmp(path, "-")    ? FILE_STREAM
-		     : S_ISREG(st.st_mode) ? FILE_REGULAR
-		     : S_ISBLK(st.st_mode) ? FILE_BLOCK
-					   : FILE_STREAM;
+	if (remote_is_url(path)) {
+		file->kind = FILE_REMOTE;
+		file->ops = &file_remote_ops;
+		rc = remote_open(path, flags, mode, file);
+	} else {
+		rc = open_local(path, flags, mode, file);
+	}
+	if (rc) {
+		free(file->name);
+		free(file);
+		return rc;
+	}
 	pthread_mutex_init(&file->lock, NULL);
 	*out = file;
 	return 0;
-err_file:
-	free(file);
-err_fd:
-	close(fd);
-	return rc;
 }
 
-int lio_close(struct lio_file *file)
+static int local_close(struct lio_file *file)
 {
 	int rc = 0;
 
-	if (!file)
-		return 0;
 	/* A file system may report a failed earlier store only now.  EINTR: the descriptor is gone all the same. */
 	if (file->buffered >= 0 && close(file->buffered) && errno != EINTR)
 		rc = -errno;
 	if (close(file->fd) && errno != EINTR)
 		rc = -errno;
+	return rc;
+}
+
+int lio_close(struct lio_file *file)
+{
+	int rc;
+
+	if (!file)
+		return 0;
+	rc = file->ops->close(file);
 	if (rc)
 		host_fail(rc, "%s: closing: %s; what was written last may be lost", file->name,
 			  strerror(-rc));
@@ -194,7 +216,7 @@ static bool direct_unaligned(const struct lio_file *file, const void *buf, size_
 	return (file->flags & O_DIRECT) && (((uintptr_t)buf | len | offset) % DIRECT_ALIGN);
 }
 
-int64_t file_pread(const struct lio_file *file, void *buf, size_t len, uint64_t offset)
+static int64_t random_pread(struct lio_file *file, void *buf, size_t len, uint64_t offset)
 {
 	size_t done = 0;
 
@@ -218,7 +240,7 @@ int64_t file_pread(const struct lio_file *file, void *buf, size_t len, uint64_t 
 	return (int64_t)done;
 }
 
-static int64_t pread_stream(struct lio_file *file, void *buf, size_t len, uint64_t offset)
+static int64_t stream_pread(struct lio_file *file, void *buf, size_t len, uint64_t offset)
 {
 	size_t done = 0;
 	int64_t rc = 0;
@@ -259,10 +281,8 @@ int64_t lio_pread(struct lio_file *file, void *buf, size_t len, uint64_t offset)
 		return host_fail(-EBADF,
 				 "%s: not open for reading; open it with O_RDONLY or O_RDWR",
 				 file->name);
-	if (file->kind == FILE_STREAM)
-		return pread_stream(file, buf, len, offset);
 	n = file_pread(file, buf, len, offset);
-	if (n < 0)
+	if (n < 0 && !file->ops->explains)
 		return host_fail(
 			(int)n, "%s: reading %zu bytes at byte %llu: %s; try another program on it",
 			file->name, len, (unsigned long long)offset, strerror((int)-n));
@@ -311,7 +331,8 @@ static int buffered_fd(struct lio_file *file)
 	return fd;
 }
 
-int file_pwrite(struct lio_file *file, const void *buf, size_t len, uint64_t offset, uint64_t *done)
+static int local_pwrite(struct lio_file *file, const void *buf, size_t len, uint64_t offset,
+			uint64_t *done)
 {
 	int fd = file->fd;
 
@@ -343,24 +364,28 @@ int64_t lio_pwrite(struct lio_file *file, const void *buf, size_t len, uint64_t 
 	uint64_t done = 0;
 	int rc;
 
+	if ((file->flags & O_ACCMODE) == O_RDONLY)
+		return host_fail(-EBADF,
+				 "%s: not open for writing; open it with O_WRONLY or O_RDWR",
+				 file->name);
 	file_limit_enter(&lim);
 	rc = file_pwrite(file, buf, len, offset, &done);
 	file_limit_leave(&lim);
 	pthread_mutex_lock(&file->lock);
 	file->probed = false; /* the clock of mtime is too coarse to show every store */
 	pthread_mutex_unlock(&file->lock);
-	if (rc)
+	if (rc && !file->ops->explains)
 		return host_fail(rc,
 				 "%s: writing %zu bytes at byte %llu: %s after %llu of them; "
 				 "check space, limits and how it was opened",
 				 file->name, len, (unsigned long long)offset, strerror(-rc),
 				 (unsigned long long)done);
-	return (int64_t)len;
+	return rc ? rc : (int64_t)len;
 }
 
 /* ---- the rest ---- */
 
-int64_t file_size(const struct lio_file *file)
+static int64_t random_size(struct lio_file *file)
 {
 	struct stat st;
 	off_t end;
@@ -372,29 +397,110 @@ int64_t file_size(const struct lio_file *file)
 	return fstat(file->fd, &st) ? -errno : st.st_size;
 }
 
+/* Devices may take it. */
+static int stream_pwrite(struct lio_file *file, const void *buf, size_t len, uint64_t offset,
+			 uint64_t *done)
+{
+	int rc = local_pwrite(file, buf, len, offset, done);
+
+	if (rc)
+		host_fail(rc, "%s: writing %zu bytes at byte %llu: %s; name a regular file",
+			  file->name, len, (unsigned long long)offset, strerror(-rc));
+	return rc;
+}
+
+static int64_t stream_size(struct lio_file *file)
+{
+	return host_fail(-ESPIPE, "%s: a stream has no size; read it to its end", file->name);
+}
+
 int64_t lio_size(struct lio_file *file)
 {
-	int64_t size;
+	int64_t size = file_size(file);
 
-	if (file->kind == FILE_STREAM)
-		return host_fail(-ESPIPE, "%s: a stream has no size; read it to its end",
-				 file->name);
-	size = file_size(file);
-	if (size < 0)
+	if (size < 0 && !file->ops->explains)
 		return host_fail((int)size, "%s: asking for its size: %s; check the file system",
 				 file->name, strerror((int)-size));
 	return size;
 }
 
-int lio_sync(struct lio_file *file)
+static int local_sync(struct lio_file *file)
 {
 	int rc;
 
 	do
 		rc = fsync(file->fd);
 	while (rc && errno == EINTR);
-	if (!rc || errno == EINVAL) /* EINVAL: a pipe or a device with nothing to flush */
-		return 0;
-	return host_fail(-errno, "%s: flushing to the medium: %s; what was written may be lost",
-			 file->name, strerror(errno));
+	return !rc || errno == EINVAL ? 0 : -errno; /* EINVAL: a device with nothing to flush */
 }
+
+static int sync_fail(const struct lio_file *file, int code)
+{
+	return host_fail(code, "%s: flushing to the medium: %s; what was written may be lost",
+			 file->name, strerror(-code));
+}
+
+static int stream_sync(struct lio_file *file)
+{
+	int rc = local_sync(file);
+
+	return rc ? sync_fail(file, rc) : 0;
+}
+
+int lio_sync(struct lio_file *file)
+{
+	int rc = file->ops->sync(file);
+
+	return rc && !file->ops->explains ? sync_fail(file, rc) : rc;
+}
+
+static int local_truncate(struct lio_file *file, uint64_t size)
+{
+	if (size > INT64_MAX)
+		return -EFBIG;
+	return ftruncate(file->fd, (off_t)size) ? -errno : 0;
+}
+
+static int stream_truncate(struct lio_file *file, uint64_t size)
+{
+	return host_fail(-EINVAL, "%s: a stream has no size; name a regular file", file->name);
+}
+
+int lio_truncate(struct lio_file *file, uint64_t size)
+{
+	struct file_limit lim;
+	int rc;
+
+	if ((file->flags & O_ACCMODE) == O_RDONLY)
+		return host_fail(-EBADF,
+				 "%s: not open for writing; open it with O_WRONLY or O_RDWR",
+				 file->name);
+	file_limit_enter(&lim);
+	rc = file->ops->truncate(file, size);
+	file_limit_leave(&lim);
+	if (rc && !file->ops->explains)
+		return host_fail(rc,
+				 "%s: changing its size to %llu: %s; check what it is and its "
+				 "file system",
+				 file->name, (unsigned long long)size, strerror(-rc));
+	return rc;
+}
+
+static const struct file_ops random_ops = {
+	.pread = random_pread,
+	.pwrite = local_pwrite,
+	.size = random_size,
+	.sync = local_sync,
+	.truncate = local_truncate,
+	.close = local_close,
+};
+
+static const struct file_ops stream_ops = {
+	.explains = true,
+	.pread = stream_pread,
+	.pwrite = stream_pwrite,
+	.size = stream_size,
+	.sync = stream_sync,
+	.truncate = stream_truncate,
+	.close = local_close,
+};

@@ -8,6 +8,8 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <limits.h>
+#define OPENSSL_SUPPRESS_DEPRECATED /* the EVP interface allocates */
+#include <openssl/sha.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -301,6 +303,15 @@ int lio_load(const char *name_or_path, struct lio_function **out)
 	return rc == -ENOENT ? object_fail(name_or_path, ENOENT) : rc;
 }
 
+static void hash_image(struct lio_function *fn)
+{
+	SHA256_CTX sha;
+
+	SHA256_Init(&sha);
+	SHA256_Update(&sha, fn->image, fn->image_len);
+	SHA256_Final(fn->hash, &sha);
+}
+
 int lio_load_mem(const void *image, size_t len, struct lio_function **out)
 {
 	struct lambda_error *err = host_error();
@@ -314,6 +325,14 @@ int lio_load_mem(const void *image, size_t len, struct lio_function **out)
 	fn = calloc(1, sizeof(*fn));
 	if (!fn)
 		return host_fail(-ENOMEM, "function: no memory to load it; free some");
+	fn->image = malloc(len ? len : 1);
+	if (!fn->image) {
+		rc = host_fail(-ENOMEM, "function: no memory to load it; free some");
+		goto err_fn;
+	}
+	memcpy(fn->image, image, len);
+	fn->image_len = len;
+	hash_image(fn);
 	rc = lambda_function_load(image, len, &fn->fn, err);
 	if (rc)
 		goto err_fn;
@@ -329,6 +348,7 @@ int lio_load_mem(const void *image, size_t len, struct lio_function **out)
 err_loaded:
 	lambda_function_free(fn->fn);
 err_fn:
+	free(fn->image);
 	free(fn);
 	return rc;
 }
@@ -338,6 +358,7 @@ void lio_unload(struct lio_function *fn)
 	if (!fn)
 		return;
 	free(fn->defaults);
+	free(fn->image);
 	lambda_function_free(fn->fn);
 	free(fn);
 }

@@ -2,9 +2,10 @@
 /*
  * host.h - what the host library's modules share; nothing outside src/host includes it.
  *
- * A request goes one way: request.c checks options and arguments → input.c makes a source of the file
- * (random access, a stream, or what src/content makes of either) → an engine runs it → its output
- * goes to the caller's buffer, or is staged (stage.c) and then given on or stored.
+ * A request goes one way: request.c checks options and arguments → dispatch.c chooses an engine → input.c makes
+ * a source of the file (random access, a stream, or what src/content makes of either) → the engine runs it →
+ * its output goes to the caller's buffer, or is staged (stage.c) and then given on or stored.  The device engine
+ * leaves the middle of that to the file's server.
  */
 #ifndef LIO_HOST_H
 #define LIO_HOST_H
@@ -40,10 +41,30 @@ static inline uint64_t host_now(void)
 enum file_kind {
 	FILE_REGULAR,
 	FILE_BLOCK,
-	FILE_STREAM /* pipe, socket, terminal, …: in order, once */
+	FILE_STREAM, /* pipe, socket, terminal, …: in order, once */
+	FILE_REMOTE  /* of a server: remote.h */
 };
 
+/* What can be done with an open file of some kind, whatever that is. */
+struct file_ops {
+	bool explains; /* failures have their text in host_error(), else they are codes only */
+	/* Up to @len bytes, fewer only at the end. */
+	int64_t (*pread)(struct lio_file *file, void *buf, size_t len, uint64_t offset);
+	/* All @len bytes; *done grows by what was stored. */
+	int (*pwrite)(struct lio_file *file, const void *buf, size_t len, uint64_t offset,
+		      uint64_t *done);
+	int64_t (*size)(struct lio_file *file);
+	int (*sync)(struct lio_file *file);
+	int (*truncate)(struct lio_file *file, uint64_t size);
+	int (*close)(struct lio_file *file);
+};
+extern const struct file_ops file_remote_ops; /* remote_file.c */
+
+struct remote_file;
+
 struct lio_file {
+	const struct file_ops *ops;
+	struct remote_file *remote; /* of FILE_REMOTE, which has no descriptors */
 	int fd;
 	int buffered; /* of an O_DIRECT file: for stores that are not aligned; -1 until the first */
 	int flags;    /* as it was opened */
@@ -69,13 +90,20 @@ static inline bool file_readable(const struct lio_file *file)
 	return (file->flags & O_ACCMODE) != O_WRONLY;
 }
 
-/* Up to @len bytes, fewer only at the end; or -errno without text. */
-int64_t file_pread(const struct lio_file *file, void *buf, size_t len, uint64_t offset);
-/* All @len bytes or -errno without text; *done grows by what was stored. */
-int file_pwrite(struct lio_file *file, const void *buf, size_t len, uint64_t offset,
-		uint64_t *done);
-/* Of a regular file or a block device: its size, or -errno. */
-int64_t file_size(const struct lio_file *file);
+/* The operation, or -errno; without text but where the kind of file explains its failures. */
+static inline int64_t file_pread(struct lio_file *file, void *buf, size_t len, uint64_t offset)
+{
+	return file->ops->pread(file, buf, len, offset);
+}
+static inline int file_pwrite(struct lio_file *file, const void *buf, size_t len, uint64_t offset,
+			      uint64_t *done)
+{
+	return file->ops->pwrite(file, buf, len, offset, done);
+}
+static inline int64_t file_size(struct lio_file *file)
+{
+	return file->ops->size(file);
+}
 
 /* write(2) and pwrite(2) kill a process at its file size limit; these two make that an error. */
 struct file_limit {
@@ -151,26 +179,55 @@ int stage_replay(struct stage *st, int (*take)(void *arg, const void *p, size_t 
 
 struct lio_function {
 	struct lambda_function *fn; /* owned */
-	uint8_t *defaults;          /* the arguments, all by default */
+	uint8_t *image;             /* the object file, for servers; owned */
+	size_t image_len;
+	uint8_t hash[32];  /* SHA-256 of that */
+	uint8_t *defaults; /* the arguments, all by default */
 	size_t defaults_len;
 	bool needs_args; /* one has no default */
 };
 
 /* ---- engines: one const table each (dispatch.c chooses) ---- */
 
+/* One run, as an engine is asked for it. */
+struct host_run {
+	const struct lio_function *fn;
+	struct lio_run_opts opts; /* complete, whatever size the caller's had */
+	struct lambda_request req;
+	struct lio_file *file; /* to be read; NULL: memory */
+	const void *mem;
+	size_t mem_len;
+	struct input in; /* made by open(), closed by whoever called it */
+	/* λ-write: an engine that stores() puts the output there itself, and nothing into the sink */
+	struct lio_file *target;
+	uint64_t at;
+	struct lambda_sink *sink;
+	/* Forget what the sink got: the run begins again.  False: somebody saw it. */
+	bool (*restart)(struct host_run *run);
+	/* results */
+	struct lambda_report report;
+	uint64_t queue_ns, written;
+	const char *why; /* more of why this engine, or NULL */
+};
+
 struct host_engine {
 	enum lio_engine id;
 	const char *name;
 	/* NULL, or one line saying what is missing here. */
 	const char *(*missing)(void);
-	int (*run)(const struct lambda_request *req, struct input *in, struct lambda_sink *sink,
-		   struct lambda_report *report, struct lambda_error *err);
+	/* Can it do that?  Makes @run->in of what is to be read; 0, or -errno with text and nothing to close. */
+	int (*open)(struct host_run *run);
+	/* Does it store a λ-write's output by itself? */
+	bool (*stores)(const struct host_run *run);
+	int (*run)(struct host_run *run, struct lambda_error *err);
 };
 extern const struct host_engine host_engine_user;
 extern const struct host_engine host_engine_kernel;
 extern const struct host_engine host_engine_device;
 
-/* The engine that runs a request which asked for @id, and one line of why; or -EOPNOTSUPP with text. */
-int host_dispatch(enum lio_engine id, const struct host_engine **out, const char **why);
+/* The engine that runs this, and one line of why; or -EOPNOTSUPP with text. */
+int host_dispatch(const struct host_run *run, const struct host_engine **out, const char **why);
+/* What an engine that runs here opens: a source of the file or of memory, and a tier that this machine has. */
+int host_open_here(struct host_run *run);
 
 #endif /* LIO_HOST_H */

@@ -45,6 +45,8 @@ static int read_fail(struct input *in, int code, uint64_t offset)
 				  ? "see the kernel's log, the medium or its connection may fail"
 				  : "try another program on it";
 
+	if (in->file->ops->explains)
+		return input_fail(in, code, offset, "%s", host_error()->text);
 	return input_fail(in, code, offset, "%s: reading at byte %llu: %s; %s", in->file->name,
 			  (unsigned long long)offset, strerror(-code), fix);
 }
@@ -235,6 +237,13 @@ static int file_probe(struct lio_file *file, uint64_t size, const struct timespe
 	uint8_t magic[4];
 	int64_t n = 0;
 
+	/* A server's file has no mtime here; and reading it takes the lock. */
+	if (file->kind == FILE_REMOTE) {
+		n = file_pread(file, magic, sizeof(magic), 0);
+		*codec = n > 0 ? codec_of(magic, (size_t)n) : CODEC_NONE;
+		*sizeless = false;
+		return n < 0 ? (int)n : 0;
+	}
 	pthread_mutex_lock(&file->lock);
 	if (!file->probed || file->probed_size != size ||
 	    file->probed_mtime.tv_sec != mtime->tv_sec ||
@@ -363,6 +372,20 @@ void input_open_mem(struct input *in, const void *mem, size_t len)
 {
 	*in = (struct input){.src = {.ops = &memory_ops, .size = len}, .mem = mem};
 	atomic_flag_clear(&in->failing);
+}
+
+int host_open_here(struct host_run *run)
+{
+	enum sbpf_tier tier = (enum sbpf_tier)run->opts.tier;
+	const char *missing = tier ? sbpf_tier_missing(tier) : NULL;
+
+	if (missing)
+		return host_fail(-EOPNOTSUPP, "tier %s: %s; use tier auto", sbpf_tier_name(tier),
+				 missing);
+	if (run->file)
+		return input_open(&run->in, run->file, &run->opts, run->req.deadline_ns);
+	input_open_mem(&run->in, run->mem, run->mem_len);
+	return 0;
 }
 
 void input_close(struct input *in)

@@ -19,17 +19,16 @@ _Static_assert(LIO_TIER_AUTO == (int)SBPF_TIER_AUTO && LIO_TIER_INTERP == (int)S
 		       LIO_TIER_KERNEL == (int)SBPF_TIER_KERNEL,
 	       "tiers are numbered alike");
 
-/* One call of the API: everything about it but where its bytes come from and go. */
+struct output;
+
+/* One call of the API. */
 struct job {
-	const struct lio_function *fn;
-	struct lio_run_opts opts; /* complete, whatever size the caller's had */
-	struct lambda_request req;
-	struct lambda_report report;
+	struct host_run run; /* first: this is what the engine sees */
+	struct output *out;
 	const struct host_engine *engine;
 	const char *why_engine;
 	struct lio_result *result; /* the caller's, may be NULL */
 	uint64_t started_ns;
-	uint64_t written;
 };
 
 /* Fields that an older caller does not know are 0; ones that we do not know must be. */
@@ -60,8 +59,6 @@ static int opts_copy(struct lio_run_opts *to, const struct lio_run_opts *from)
 
 static int opts_check(const struct lio_run_opts *o)
 {
-	const char *missing;
-
 	if ((unsigned int)o->tier > LIO_TIER_KERNEL)
 		return host_fail(-EINVAL,
 				 "tier %d: there is none of this number; use enum lio_tier",
@@ -82,10 +79,6 @@ static int opts_check(const struct lio_run_opts *o)
 				 "tier %s: engine kernel runs tier kernel and no other does; leave "
 				 "the tier to auto",
 				 sbpf_tier_name((enum sbpf_tier)o->tier));
-	missing = o->tier ? sbpf_tier_missing((enum sbpf_tier)o->tier) : NULL;
-	if (missing)
-		return host_fail(-EOPNOTSUPP, "tier %s: %s; use tier auto",
-				 sbpf_tier_name((enum sbpf_tier)o->tier), missing);
 	return 0;
 }
 
@@ -114,49 +107,54 @@ static int args_check(const struct lambda_function *fn, const uint8_t *arg, size
 
 static int job_args(struct job *job)
 {
-	const struct lio_function *fn = job->fn;
+	const struct lio_function *fn = job->run.fn;
 	uint8_t *none;
 	size_t len;
 	int rc;
 
-	if (job->opts.arg) {
-		rc = args_check(fn->fn, job->opts.arg, job->opts.arg_len);
+	if (job->run.opts.arg) {
+		rc = args_check(fn->fn, job->run.opts.arg, job->run.opts.arg_len);
 		if (rc)
 			return rc;
-		job->req.arg = job->opts.arg;
-		job->req.arg_len = job->opts.arg_len;
+		job->run.req.arg = job->run.opts.arg;
+		job->run.req.arg_len = job->run.opts.arg_len;
 		return 0;
 	}
 	if (fn->needs_args) /* packing nothing says which one is missing */
 		return lambda_args_pack(&fn->fn->args, NULL, 0, &none, &len, host_error());
-	job->req.arg = fn->defaults;
-	job->req.arg_len = fn->defaults_len;
+	job->run.req.arg = fn->defaults;
+	job->run.req.arg_len = fn->defaults_len;
 	return 0;
 }
 
+static bool job_restart(struct host_run *run);
+
+/* What is read and written, @file and @target, is filled in before. */
 static int job_init(struct job *job, const struct lio_function *fn, uint64_t offset,
 		    uint64_t length, const struct lio_run_opts *opts, struct lio_result *result)
 {
-	const struct lio_run_opts *o = &job->opts;
+	const struct lio_run_opts *o = &job->run.opts;
 	int rc;
 
-	memset(&job->report, 0, sizeof(job->report));
-	job->fn = fn;
+	memset(&job->run.report, 0, sizeof(job->run.report));
+	job->run.fn = fn;
+	job->run.restart = job_restart;
+	job->run.queue_ns = job->run.written = 0;
+	job->run.why = NULL;
 	job->result = NULL;
 	job->engine = &host_engine_user;
 	job->why_engine = "";
-	job->written = 0;
 	if (result && result->size < sizeof(result->size))
 		return host_fail(-EINVAL, "result: its size is not set; set .size = sizeof(struct "
 					  "lio_result)");
 	job->result = result;
 	job->started_ns = result ? host_now() : 0;
-	rc = opts_copy(&job->opts, opts);
+	rc = opts_copy(&job->run.opts, opts);
 	if (rc)
 		return rc;
 	if (o->timeout_ns && !result)
 		job->started_ns = host_now();
-	job->req = (struct lambda_request){
+	job->run.req = (struct lambda_request){
 		.fn = fn->fn,
 		.offset = offset,
 		.length = length,
@@ -172,12 +170,12 @@ static int job_init(struct job *job, const struct lio_function *fn, uint64_t off
 		.hook_arg = o->hook_arg,
 	};
 	if (o->timeout_ns)
-		job->req.deadline_ns = o->timeout_ns > UINT64_MAX - job->started_ns
-					       ? UINT64_MAX
-					       : job->started_ns + o->timeout_ns;
+		job->run.req.deadline_ns = o->timeout_ns > UINT64_MAX - job->started_ns
+						   ? UINT64_MAX
+						   : job->started_ns + o->timeout_ns;
 	rc = opts_check(o);
 	if (!rc)
-		rc = host_dispatch(o->engine, &job->engine, &job->why_engine);
+		rc = host_dispatch(&job->run, &job->engine, &job->why_engine);
 	if (!rc)
 		rc = job_args(job);
 	return rc;
@@ -185,15 +183,17 @@ static int job_init(struct job *job, const struct lio_function *fn, uint64_t off
 
 static const char *why_tier(const struct job *job)
 {
-	if (job->report.restarts)
+	if (job->engine->id == LIO_ENGINE_DEVICE && !job->run.opts.tier)
+		return "the server's choice";
+	if (job->run.report.restarts)
 		return "but for runs that took too long for the kernel, which the template tier "
 		       "repeated";
-	if (job->report.tier == SBPF_TIER_KERNEL)
+	if (job->run.report.tier == SBPF_TIER_KERNEL)
 		return "what this engine runs";
-	if (job->opts.tier)
+	if (job->run.opts.tier)
 		return "as asked";
-	return job->report.tier == SBPF_TIER_INTERP ? "no compiler for this machine"
-						    : "the fastest one here";
+	return job->run.report.tier == SBPF_TIER_INTERP ? "no compiler for this machine"
+							: "the fastest one here";
 }
 
 static const char *why_io(const struct job *job)
@@ -207,18 +207,19 @@ static const char *why_io(const struct job *job)
 		{"zstd", "known by its first bytes, so decompressed in order"},
 		{"stream", "it can only be read in order"},
 		{"memory", "the caller's buffer"},
+		{"ring", "read ahead of the function"},
 	};
 
-	if (job->report.tier == SBPF_TIER_KERNEL && !strcmp(job->report.source, "pread"))
+	if (job->run.report.tier == SBPF_TIER_KERNEL && !strcmp(job->run.report.source, "pread"))
 		return "into the pages that the kernel shares, which no file maps";
-	if (job->opts.io == LIO_IO_MMAP && !strcmp(job->report.source, "pread"))
+	if (job->run.opts.io == LIO_IO_MMAP && !strcmp(job->run.report.source, "pread"))
 		return "pieces this small are not worth mapping";
-	if (job->opts.io == LIO_IO_MMAP && !strcmp(job->report.source, "mmap"))
+	if (job->run.opts.io == LIO_IO_MMAP && !strcmp(job->run.report.source, "mmap"))
 		return "as asked";
-	if (job->opts.io == LIO_IO_PREAD && !strcmp(job->report.source, "pread"))
+	if (job->run.opts.io == LIO_IO_PREAD && !strcmp(job->run.report.source, "pread"))
 		return "as asked";
 	for (size_t i = 0; i < sizeof(reasons) / sizeof(reasons[0]); i++)
-		if (!strcmp(job->report.source, reasons[i].io))
+		if (!strcmp(job->run.report.source, reasons[i].io))
 			return reasons[i].why;
 	return "";
 }
@@ -241,11 +242,11 @@ static void join(char *to, size_t cap, const char *const *parts)
 
 static void result_fill(const struct job *job, int rc, struct lio_result *r)
 {
-	const struct lambda_report *rep = &job->report;
+	const struct lambda_report *rep = &job->run.report;
 
 	r->bytes_in = rep->bytes_in;
 	r->bytes_out = rep->bytes_out;
-	r->bytes_written = job->written;
+	r->bytes_written = job->run.written;
 	r->trailing = rep->trailing;
 	r->io_ns = rep->io_ns;
 	r->run_ns = rep->run_ns;
@@ -261,10 +262,13 @@ static void result_fill(const struct job *job, int rc, struct lio_result *r)
 	r->why[0] = 0;
 	if (rep->source)
 		join(r->why, sizeof(r->why),
-		     (const char *const[]){job->engine->name, " engine: ", job->why_engine, "; ",
+		     (const char *const[]){job->engine->name, " engine: ", job->why_engine,
+					   job->run.why ? ", " : "",
+					   job->run.why ? job->run.why : "", "; ",
 					   sbpf_tier_name(rep->tier), " tier: ", why_tier(job),
 					   "; ", rep->source, ": ", why_io(job), NULL});
 	r->error_offset = rc ? host_error()->offset : UINT64_MAX;
+	r->queue_ns = job->run.queue_ns;
 }
 
 static int job_done(const struct job *job, int rc)
@@ -295,6 +299,7 @@ struct output {
 	size_t cap, len;
 	struct stage *stage;         /* staged, if not NULL */
 	const struct lio_sink *user; /* streamed, else */
+	bool given;                  /* some of it */
 	struct lambda_error fail;    /* of the output, which an engine would not know to explain */
 };
 
@@ -313,7 +318,7 @@ static int buffer_write(struct lambda_sink *sink, const void *p, size_t len)
 			&out->fail, -ENOSPC,
 			"%s: output quota of %zu bytes, the caller's buffer, is too small; give a "
 			"larger one or use lio_lambda_scan",
-			out->job->fn->fn->name, out->cap);
+			out->job->run.fn->fn->name, out->cap);
 		return -ENOSPC;
 	}
 	memcpy(out->buf + out->len, p, len);
@@ -335,12 +340,13 @@ static int user_take(void *arg, const void *p, size_t len)
 	struct output *out = arg;
 	int rc = len ? out->user->write(out->user->arg, p, len) : 0;
 
+	out->given = true;
 	if (!rc)
 		return 0;
 	if (rc > 0)
 		rc = -EIO;
 	lambda_fail(&out->fail, rc, "%s: whoever takes its output refused it: %s; see there",
-		    out->job->fn->fn->name, strerror(-rc));
+		    out->job->run.fn->fn->name, strerror(-rc));
 	return rc;
 }
 
@@ -349,13 +355,28 @@ static int user_sink_write(struct lambda_sink *sink, const void *p, size_t len)
 	return user_take(sink, p, len);
 }
 
-static int job_run(struct job *job, struct input *in, struct output *out)
+/* The run begins again: forget its output, unless somebody saw some of it. */
+static bool job_restart(struct host_run *run)
+{
+	struct output *out = ((struct job *)run)->out;
+
+	out->len = 0;
+	if (out->stage) {
+		stage_free(out->stage);
+		stage_init(out->stage);
+	}
+	return !out->given;
+}
+
+static int job_run(struct job *job, struct output *out)
 {
 	int rc;
 
+	job->out = out;
+	job->run.sink = &out->sink;
 	out->job = job;
 	out->fail.code = 0;
-	rc = job->engine->run(&job->req, in, &out->sink, &job->report, host_error());
+	rc = job->engine->run(&job->run, host_error());
 	if (rc && rc == out->fail.code)
 		*host_error() = out->fail;
 	return rc;
@@ -368,34 +389,35 @@ int64_t lio_lambda_read(struct lio_file *file, const struct lio_function *fn, ui
 			struct lio_result *result)
 {
 	struct output out = {.sink.write = buffer_write, .buf = buf, .cap = cap};
-	struct input in;
 	struct job job;
 	int rc;
 
+	job.run.file = file;
+	job.run.target = NULL;
 	rc = job_init(&job, fn, offset, length, opts, result);
 	if (!rc)
-		rc = input_open(&in, file, &job.opts, job.req.deadline_ns);
+		rc = job.engine->open(&job.run);
 	if (rc)
 		return job_done(&job, rc);
-	rc = job_run(&job, &in, &out);
-	input_close(&in);
+	rc = job_run(&job, &out);
+	input_close(&job.run.in);
 	job_done(&job, rc);
 	return rc ? rc : (int64_t)out.len;
 }
 
-static int scan_run(struct job *job, struct input *in, struct output *out)
+static int scan_run(struct job *job, struct output *out)
 {
 	struct stage stage;
 	int rc;
 
 	if (out->user->stream) {
 		out->sink.write = user_sink_write;
-		return job_run(job, in, out);
+		return job_run(job, out);
 	}
 	stage_init(&stage);
 	out->sink.write = stage_sink_write;
 	out->stage = &stage;
-	rc = job_run(job, in, out);
+	rc = job_run(job, out);
 	if (!rc) {
 		rc = stage_replay(&stage, user_take, out, &out->fail);
 		if (rc)
@@ -410,20 +432,21 @@ int lio_lambda_scan(struct lio_file *file, const struct lio_function *fn, uint64
 		    struct lio_result *result)
 {
 	struct output out = {.user = sink};
-	struct input in;
 	struct job job;
 	int rc;
 
+	job.run.file = file;
+	job.run.target = NULL;
 	rc = job_init(&job, fn, offset, length, opts, result);
 	if (!rc && sink->size < sizeof(*sink))
 		rc = host_fail(-EINVAL,
 			       "sink: its size is not set; set .size = sizeof(struct lio_sink)");
 	if (!rc)
-		rc = input_open(&in, file, &job.opts, job.req.deadline_ns);
+		rc = job.engine->open(&job.run);
 	if (rc)
 		return job_done(&job, rc);
-	rc = scan_run(&job, &in, &out);
-	input_close(&in);
+	rc = scan_run(&job, &out);
+	input_close(&job.run.in);
 	return job_done(&job, rc);
 }
 
@@ -438,7 +461,7 @@ struct store {
 static int store_take(void *arg, const void *p, size_t len)
 {
 	struct store *st = arg;
-	const int *cancel = st->job->opts.cancel;
+	const int *cancel = st->job->run.opts.cancel;
 	const uint8_t *from = p;
 	int rc = 0;
 
@@ -447,8 +470,8 @@ static int store_take(void *arg, const void *p, size_t len)
 
 		if (cancel && __atomic_load_n(cancel, __ATOMIC_RELAXED))
 			return -ECANCELED;
-		rc = file_pwrite(st->file, from + done, n, st->at + st->job->written,
-				 &st->job->written);
+		rc = file_pwrite(st->file, from + done, n, st->at + st->job->run.written,
+				 &st->job->run.written);
 	}
 	return rc;
 }
@@ -474,7 +497,7 @@ static int store_fail(const struct store *st, int code, uint64_t total)
 			fix = known[i].fix;
 		}
 	return host_fail(code, "%s: %s after %llu of %llu bytes; %s", st->file->name, why,
-			 (unsigned long long)st->job->written, (unsigned long long)total, fix);
+			 (unsigned long long)st->job->run.written, (unsigned long long)total, fix);
 }
 
 static int store_all(struct job *job, struct lio_file *file, uint64_t at, struct stage *stage)
@@ -493,10 +516,10 @@ static int store_all(struct job *job, struct lio_file *file, uint64_t at, struct
 	pthread_mutex_lock(&file->lock);
 	file->probed = false; /* the clock of mtime is too coarse to show every store */
 	pthread_mutex_unlock(&file->lock);
-	job->report.io_ns += host_now() - t0;
+	job->run.report.io_ns += host_now() - t0;
 	if (own.code)
 		*host_error() = own;
-	else if (rc)
+	else if (rc && file->kind != FILE_REMOTE)
 		store_fail(&st, rc, total);
 	return rc;
 }
@@ -516,19 +539,43 @@ static int write_check(const struct lio_file *file, const struct lio_function *f
 	return 0;
 }
 
-/* Takes over @in. */
-static int write_run(struct job *job, struct lio_file *file, uint64_t at, struct input *in)
+static int write_here(struct job *job, struct lio_file *file, uint64_t at)
 {
 	struct stage stage;
 	struct output out = {.sink.write = stage_sink_write, .stage = &stage};
 	int rc;
 
 	stage_init(&stage);
-	rc = job_run(job, in, &out);
-	input_close(in);
+	rc = job_run(job, &out);
+	input_close(&job->run.in);
 	if (!rc)
 		rc = store_all(job, file, at, &stage);
 	stage_free(&stage);
+	return rc;
+}
+
+static int write_there(struct job *job)
+{
+	struct output out = {.job = job};
+	int rc = job_run(job, &out);
+
+	input_close(&job->run.in);
+	return rc;
+}
+
+/* The rest of a λ-write whose job_init() came to @rc. */
+static int write_run(struct job *job, int rc)
+{
+	struct host_run *run = &job->run;
+
+	if (!rc)
+		rc = write_check(run->target, run->fn);
+	if (!rc)
+		rc = job->engine->open(run);
+	if (!rc && job->engine->stores && job->engine->stores(run))
+		rc = write_there(job);
+	else if (!rc)
+		rc = write_here(job, run->target, run->at);
 	return job_done(job, rc);
 }
 
@@ -536,31 +583,24 @@ int lio_lambda_write(struct lio_file *file, uint64_t at, const struct lio_functi
 		     struct lio_file *input, uint64_t offset, uint64_t length,
 		     const struct lio_run_opts *opts, struct lio_result *result)
 {
-	struct input in;
 	struct job job;
-	int rc;
 
-	rc = job_init(&job, fn, offset, length, opts, result);
-	if (!rc)
-		rc = write_check(file, fn);
-	if (!rc)
-		rc = input_open(&in, input, &job.opts, job.req.deadline_ns);
-	return rc ? job_done(&job, rc) : write_run(&job, file, at, &in);
+	job.run.file = input;
+	job.run.target = file;
+	job.run.at = at;
+	return write_run(&job, job_init(&job, fn, offset, length, opts, result));
 }
 
 int lio_lambda_write_mem(struct lio_file *file, uint64_t at, const struct lio_function *fn,
 			 const void *input, size_t len, const struct lio_run_opts *opts,
 			 struct lio_result *result)
 {
-	struct input in;
 	struct job job;
-	int rc;
 
-	rc = job_init(&job, fn, 0, len, opts, result);
-	if (!rc)
-		rc = write_check(file, fn);
-	if (rc)
-		return job_done(&job, rc);
-	input_open_mem(&in, input, len);
-	return write_run(&job, file, at, &in);
+	job.run.file = NULL;
+	job.run.mem = input;
+	job.run.mem_len = len;
+	job.run.target = file;
+	job.run.at = at;
+	return write_run(&job, job_init(&job, fn, 0, len, opts, result));
 }
