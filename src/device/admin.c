@@ -6,7 +6,8 @@
  */
 #include <string.h>
 
-#include "device/ctrl.h"
+#include "device/compute.h"
+#include "device/loop.h"
 #include "nvme/lambda.h"
 
 /* ---- Identify ---- */
@@ -80,6 +81,7 @@ static uint16_t identify_ctrl(struct ctrl_cmd *cmd, void *page)
 	/* Compare, Dataset Management, Write Zeroes, Select in Get Features, Verify, Copy */
 	id->oncs = nvme_put16(1u << 0 | 1u << 2 | 1u << 3 | 1u << 4 | 1u << 7 | 1u << 8);
 	id->ocfs = nvme_put16(1u << 0);
+	id->ofcs = nvme_put16(1u << 0); /* Disconnect */
 	/*
 	 * Flush takes the NSID that means all.  A cache is there even if no namespace has one yet: hosts ask once,
 	 * and would never flush one that comes later.
@@ -273,9 +275,9 @@ static void abort_finish(struct ctrl_cmd *cmd, bool aborted)
 	ctrl_complete(cmd, NVME_SC_SUCCESS);
 }
 
-static void abort_answer(void *arg)
+static void abort_answer(struct ctrl_io *io, int error)
 {
-	struct ctrl_cmd *cmd = arg;
+	struct ctrl_cmd *cmd = ctrl_cmd_of(io);
 
 	abort_finish(cmd, cmd->step[0]);
 }
@@ -285,7 +287,6 @@ static void abort_there(void *arg)
 {
 	struct ctrl_cmd *cmd = arg, *target = NULL;
 	struct ctrl_controller *c = cmd->q->ctrl;
-	struct ctrl_loop *home = cmd->q->loop;
 	uint32_t cdw10 = nvme_get32(cmd->sqe.cdw10);
 	struct ctrl_queue *q;
 
@@ -293,15 +294,14 @@ static void abort_there(void *arg)
 	for (q = c->queues; q && q->qid != (cdw10 & 0xffff); q = q->next)
 		;
 	pthread_mutex_unlock(&c->sub->lock);
-	if (q && q->loop == cmd->io.loop)
+	if (q && ctrl_loop_is_current(q->loop))
 		target = q->transport->find(q, (uint16_t)(cdw10 >> 16));
 	if (target) {
 		target->aborted = true;
 		cmd->step[0] = q->transport->abort(target) ||
 			       (target->row && target->row->abort && target->row->abort(target));
 	}
-	/* Short of memory the host's Abort stays open, and with it nothing else. */
-	(void)ctrl_loop_post(home, abort_answer, cmd);
+	ctrl_loop_return(&cmd->io, 0);
 }
 
 static bool abort_event_request(struct ctrl_controller *c, uint16_t cid)
@@ -341,16 +341,21 @@ static void abort_run(struct ctrl_cmd *cmd)
 	}
 	pthread_mutex_unlock(&c->sub->lock);
 	cmd->step[0] = 0;
-	cmd->io.loop = there;
+	/* The way back is a store request's, which needs no memory: an Abort is always answered. */
+	cmd->io = (struct ctrl_io){.loop = cmd->q->loop, .done = abort_answer};
 	if (!there || ctrl_loop_post(there, abort_there, cmd))
 		abort_finish(cmd, false);
+	else
+		ctrl_loop_sent(cmd->q->loop);
 }
 
 /* ---- tables ---- */
 
-#define GET_LOG      {NVME_ADMIN_GET_LOG_PAGE, "get-log-page", 0, ctrl_log_prepare, ctrl_log_run}
-#define IDENTIFY     {NVME_ADMIN_IDENTIFY, "identify", 0, identify_prepare, identify_run}
-#define SET_FEATURES {NVME_ADMIN_SET_FEATURES, "set-features", 0, NULL, ctrl_set_features_run}
+#define GET_LOG  {NVME_ADMIN_GET_LOG_PAGE, "get-log-page", 0, ctrl_log_prepare, ctrl_log_run}
+#define IDENTIFY {NVME_ADMIN_IDENTIFY, "identify", 0, identify_prepare, identify_run}
+#define SET_FEATURES                                                            \
+	{NVME_ADMIN_SET_FEATURES, "set-features", 0, ctrl_set_features_prepare, \
+	 ctrl_set_features_run}
 #define GET_FEATURES                                                            \
 	{NVME_ADMIN_GET_FEATURES, "get-features", 0, ctrl_get_features_prepare, \
 	 ctrl_get_features_run}

@@ -95,6 +95,18 @@ static uint16_t set_profile(struct ctrl_cmd *cmd, uint32_t *v)
 	return *v & 0x1ff ? NVME_SC_IOCS_COMBINATION : NVME_SC_SUCCESS;
 }
 
+/* Of all that a host may say of itself, only one thing is heard; and no answer of ours asks for a delay. */
+static uint16_t set_host_behavior(struct ctrl_cmd *cmd, uint32_t *v)
+{
+	const struct nvme_host_behavior none = {0},
+					*b = (const struct nvme_host_behavior *)cmd->data;
+
+	if (b->acre > 1 || memcmp(&b->etdas, &none.etdas, sizeof(none) - sizeof(none.acre)) != 0)
+		return NVME_SC_INVALID_FIELD;
+	*v = b->acre;
+	return NVME_SC_SUCCESS;
+}
+
 /* Over a fabric it is what Connect said. */
 static uint16_t set_host_id(struct ctrl_cmd *cmd, uint32_t *v)
 {
@@ -106,19 +118,22 @@ static const struct feature {
 	bool discovery; /* also of a discovery controller */
 	bool fixed;
 	uint32_t initial;
+	uint16_t data_len; /* of what comes and goes beside the value */
 	uint16_t (*set)(struct ctrl_cmd *cmd, uint32_t *v);
 } features[] = {
-	{NVME_FEAT_ARBITRATION, false, false, 0x7, set_nothing}, /* no limit on bursts */
-	{NVME_FEAT_POWER, false, false, 0, set_power},
-	{NVME_FEAT_TEMPERATURE, false, false, 0xffff, set_temperature},
-	{NVME_FEAT_ERROR_RECOVERY, false, false, 0, set_error_recovery},
-	{NVME_FEAT_VWC, false, false, 1, set_cache},
-	{NVME_FEAT_QUEUES, false, false, 0, set_queues},
-	{NVME_FEAT_ATOMICITY, false, false, 0, set_nothing},
-	{NVME_FEAT_ASYNC_EVENTS, true, false, 0, set_async_events},
-	{NVME_FEAT_KATO, true, false, 0, set_kato},
-	{NVME_FEAT_IOCS_PROFILE, false, false, 0, set_profile},
-	{NVME_FEAT_HOST_ID, false, true, 0, set_host_id},
+	{NVME_FEAT_ARBITRATION, false, false, 0x7, 0, set_nothing}, /* no limit on bursts */
+	{NVME_FEAT_POWER, false, false, 0, 0, set_power},
+	{NVME_FEAT_TEMPERATURE, false, false, 0xffff, 0, set_temperature},
+	{NVME_FEAT_ERROR_RECOVERY, false, false, 0, 0, set_error_recovery},
+	{NVME_FEAT_VWC, false, false, 1, 0, set_cache},
+	{NVME_FEAT_QUEUES, false, false, 0, 0, set_queues},
+	{NVME_FEAT_ATOMICITY, false, false, 0, 0, set_nothing},
+	{NVME_FEAT_ASYNC_EVENTS, true, false, 0, 0, set_async_events},
+	{NVME_FEAT_KATO, true, false, 0, 0, set_kato},
+	{NVME_FEAT_HOST_BEHAVIOR, false, false, 0, sizeof(struct nvme_host_behavior),
+	 set_host_behavior},
+	{NVME_FEAT_IOCS_PROFILE, false, false, 0, 0, set_profile},
+	{NVME_FEAT_HOST_ID, false, true, 0, 16, set_host_id},
 };
 #define N_FEATURES (sizeof(features) / sizeof(*features))
 _Static_assert(N_FEATURES <= CTRL_N_FEATURES, "each feature has a place for its value");
@@ -140,6 +155,15 @@ bool ctrl_feature_exists(uint8_t fid)
 	for (size_t i = 0; i < N_FEATURES; i++) {
 		if (features[i].fid == fid)
 			return true;
+	}
+	return false;
+}
+
+bool ctrl_too_hot(const struct ctrl_controller *c)
+{
+	for (size_t i = 0; i < N_FEATURES; i++) {
+		if (features[i].fid == NVME_FEAT_TEMPERATURE)
+			return CTRL_KELVIN >= (c->features[i] & 0xffff);
 	}
 	return false;
 }
@@ -166,17 +190,28 @@ void ctrl_features_reset(struct ctrl_controller *c)
 
 uint16_t ctrl_get_features_prepare(struct ctrl_cmd *cmd)
 {
-	uint32_t cdw10 = nvme_get32(cmd->sqe.cdw10);
+	uint32_t select = nvme_get32(cmd->sqe.cdw10) >> 8 & 0x7;
+	const struct feature *f = feature_find(cmd);
 
-	if ((cdw10 >> 8 & 0x7) > SUPPORTED || !feature_find(cmd))
+	if (select > SUPPORTED || !f)
 		return NVME_SC_INVALID_FIELD;
-	if ((cdw10 & 0xff) == NVME_FEAT_HOST_ID && (cdw10 >> 8 & 0x7) != SUPPORTED) {
-		if (!(nvme_get32(cmd->sqe.cdw11) & 1))
-			return NVME_SC_HOSTID_INCONSISTENT;
-		cmd->dir = CTRL_TO_HOST;
-		cmd->data_len = sizeof(cmd->q->ctrl->hostid);
-	}
+	if (!f->data_len || select == SUPPORTED)
+		return NVME_SC_SUCCESS;
+	/* The identifier of 128 bits is the only one. */
+	if (f->fid == NVME_FEAT_HOST_ID && !(nvme_get32(cmd->sqe.cdw11) & 1))
+		return NVME_SC_HOSTID_INCONSISTENT;
+	cmd->dir = CTRL_TO_HOST;
+	cmd->data_len = f->data_len;
 	return NVME_SC_SUCCESS;
+}
+
+static void put_data(struct ctrl_cmd *cmd, const struct feature *f, uint32_t v)
+{
+	memset(cmd->data, 0, cmd->data_len);
+	if (f->fid == NVME_FEAT_HOST_ID)
+		memcpy(cmd->data, cmd->q->ctrl->hostid, cmd->data_len);
+	else
+		((struct nvme_host_behavior *)cmd->data)->acre = (uint8_t)v;
 }
 
 void ctrl_get_features_run(struct ctrl_cmd *cmd)
@@ -198,9 +233,21 @@ void ctrl_get_features_run(struct ctrl_cmd *cmd)
 		break;
 	}
 	if (cmd->dir == CTRL_TO_HOST)
-		memcpy(cmd->data, c->hostid, sizeof(c->hostid));
-	cmd->cqe.dw0 = nvme_put32(v);
+		put_data(cmd, f, v);
+	else
+		cmd->cqe.dw0 = nvme_put32(v);
 	ctrl_complete(cmd, NVME_SC_SUCCESS);
+}
+
+uint16_t ctrl_set_features_prepare(struct ctrl_cmd *cmd)
+{
+	const struct feature *f = feature_find(cmd);
+
+	if (f && f->data_len && !f->fixed) {
+		cmd->dir = CTRL_TO_CONTROLLER;
+		cmd->data_len = f->data_len;
+	}
+	return NVME_SC_SUCCESS;
 }
 
 void ctrl_set_features_run(struct ctrl_cmd *cmd)

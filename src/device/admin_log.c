@@ -28,6 +28,8 @@ static void log_smart(struct ctrl_cmd *cmd, uint8_t *page)
 	struct ctrl_controller *c = cmd->q->ctrl;
 	struct nvme_log_smart *log = (struct nvme_log_smart *)page;
 
+	log->temperature = nvme_put16(CTRL_KELVIN);
+	log->critical = ctrl_too_hot(c) ? NVME_SMART_TEMPERATURE : 0;
 	log->spare = 100;
 	/* units are thousands of 512 bytes, rounded up */
 	log->units_read[0] = nvme_put64((atomic_load(&c->read_units) + 999) / 1000);
@@ -95,6 +97,11 @@ static void log_feature_effects(struct ctrl_cmd *cmd, uint8_t *page)
 	}
 }
 
+/* None of the commands of the management interface: nothing leads to it over a fabric. */
+static void log_mi_effects(struct ctrl_cmd *cmd, uint8_t *page)
+{
+}
+
 static void log_supported(struct ctrl_cmd *cmd, uint8_t *page);
 
 static const struct log_page {
@@ -110,6 +117,7 @@ static const struct log_page {
 	{NVME_LOG_CHANGED_NS, true, false, PAGE, log_changed},
 	{NVME_LOG_EFFECTS, true, false, sizeof(struct nvme_log_effects), log_effects},
 	{NVME_LOG_FEATURE_EFFECTS, true, true, 1024, log_feature_effects},
+	{NVME_LOG_MI_EFFECTS, true, false, PAGE, log_mi_effects},
 	{NVME_LOG_DISCOVERY, false, true, 0, NULL},
 };
 #define N_PAGES (sizeof(log_pages) / sizeof(*log_pages))

@@ -30,6 +30,20 @@ static void connect_run(struct ctrl_cmd *cmd)
 	ctrl_complete(cmd, status);
 }
 
+/* ---- Disconnect: of an I/O queue, and of it alone ---- */
+
+static uint16_t disconnect_prepare(struct ctrl_cmd *cmd)
+{
+	if (!cmd->q->qid)
+		return NVME_SC_INVALID_QUEUE_TYPE;
+	return nvme_get32(cmd->sqe.cdw10) & 0xffff ? NVME_SC_CONNECT_FORMAT : NVME_SC_SUCCESS;
+}
+
+static void disconnect_run(struct ctrl_cmd *cmd)
+{
+	cmd->q->transport->disconnect(cmd);
+}
+
 /* ---- properties ---- */
 
 static uint64_t capabilities(const struct ctrl_controller *c)
@@ -154,5 +168,6 @@ static const struct ctrl_command commands[] = {
 	{NVME_FABRICS_CONNECT, "connect", 0, connect_prepare, connect_run},
 	{NVME_FABRICS_PROPERTY_GET, "property-get", 0, property_prepare, property_get_run},
 	{NVME_FABRICS_PROPERTY_SET, "property-set", 0, property_prepare, property_set_run},
+	{NVME_FABRICS_DISCONNECT, "disconnect", 0, disconnect_prepare, disconnect_run},
 };
 const struct ctrl_command_set ctrl_fabrics_set = {commands, sizeof(commands) / sizeof(*commands)};

@@ -71,10 +71,12 @@ struct tcp_conn {
 	bool connected; /* Connect succeeded */
 	bool detached;  /* the controller was told that the queue went */
 	bool draining;
-	bool paused;    /* a capsule's data wait for a buffer: nothing is read */
-	bool blocked;   /* the socket takes no more for now */
-	uint32_t align; /* of data that we send (HPDA) */
-	uint64_t now;   /* when the bytes at hand came */
+	struct ctrl_cmd *last; /* Disconnect: to be answered when all others are */
+	uint64_t drain_end_ns; /* 0: whenever */
+	bool paused;           /* a capsule's data wait for a buffer: nothing is read */
+	bool blocked;          /* the socket takes no more for now */
+	uint32_t align;        /* of data that we send (HPDA) */
+	uint64_t now;          /* when the bytes at hand came */
 
 	/* receiving */
 	enum tcp_phase phase;
@@ -139,6 +141,15 @@ int tcp_slots_grow(struct tcp_conn *conn);
 /* Those that no handler has and, if @keep is given, all but that one. */
 void tcp_slots_drop(struct tcp_conn *conn, const struct tcp_cmd *keep);
 void tcp_slots_free(struct tcp_conn *conn);
+
+/* Of data that a host sends when asked. */
+static inline uint32_t tcp_max_h2c(const struct tcp_conn *conn)
+{
+	const struct ctrl_limits *limits = ctrl_server_limits(conn->q.server);
+
+	return limits->max_h2c && limits->max_h2c < limits->max_transfer ? limits->max_h2c
+									 : limits->max_transfer;
+}
 
 /* ---- tcp_receive.c ---- */
 

@@ -253,7 +253,7 @@ static void header_begun(struct tcp_conn *conn)
 	const struct nvme_tcp_hdr *hdr = (const struct nvme_tcp_hdr *)conn->header;
 	const struct ctrl_limits *limits = ctrl_server_limits(conn->q.server);
 	bool first = conn->state == TCP_NEW, digests;
-	uint32_t max = limits->max_transfer, fei;
+	uint32_t max = tcp_max_h2c(conn), fei;
 	int fes;
 
 	/* ICReq first, and once. */
@@ -341,7 +341,8 @@ static size_t consume(struct tcp_conn *conn, const uint8_t *p, size_t n)
 	size_t at = 0;
 	uint32_t m;
 
-	while (at < n && !conn->paused && (conn->state == TCP_NEW || conn->state == TCP_READY)) {
+	while (at < n && !conn->paused && !conn->draining &&
+	       (conn->state == TCP_NEW || conn->state == TCP_READY)) {
 		switch (conn->phase) {
 		case TCP_HEADER:
 			m = take(conn, conn->header,

@@ -128,7 +128,7 @@ void tcp_send_icresp(struct tcp_conn *conn, uint8_t digests)
 
 	*resp = (struct nvme_tcp_icresp){
 		.digest = digests,
-		.maxh2cdata = nvme_put32(ctrl_server_limits(conn->q.server)->max_transfer & ~3u),
+		.maxh2cdata = nvme_put32(tcp_max_h2c(conn) & ~3u),
 	};
 	nvme_tcp_init(&resp->hdr, NVME_TCP_ICRESP, 0, false, false, 4, 0);
 	conn->control.len = sizeof(*resp);

@@ -14,7 +14,7 @@
 #include <sys/epoll.h>
 #include <unistd.h>
 
-#include "device/lambda.h"
+#include "device/compute.h"
 #include "device/tcp_private.h"
 
 /* The least that must move in a stall time for a transfer not to count as stalled. */
@@ -53,7 +53,7 @@ static void detach(struct tcp_conn *conn)
 		return;
 	conn->detached = true;
 	ctrl_disconnect(&conn->q);
-	ctrl_lambda_leave(&conn->q);
+	ctrl_compute_leave(&conn->q);
 }
 
 static void destroy(struct tcp_conn *conn)
@@ -62,6 +62,16 @@ static void destroy(struct tcp_conn *conn)
 	ctrl_leave(&conn->q);
 	ctrl_server_left(&conn->q);
 	free(conn);
+}
+
+/* Disconnect, whose answer waits for all others. */
+static void end_last(struct tcp_conn *conn, uint16_t status)
+{
+	struct ctrl_cmd *last = conn->last;
+
+	conn->last = NULL;
+	if (last)
+		ctrl_complete(last, status);
 }
 
 void tcp_close(struct tcp_conn *conn, const char *why)
@@ -79,27 +89,34 @@ void tcp_close(struct tcp_conn *conn, const char *why)
 	conn->watch.fd = -1;
 	conn->tx = conn->want = NULL;
 	tcp_slots_drop(conn, NULL);
+	end_last(conn, NVME_SC_ABORT_SQ_DELETED);
 	free(conn->spill);
 	conn->spill = NULL;
 	ctrl_loop_later(conn->q.loop, &conn->later);
 }
 
+/* What was said last must arrive: a socket closed with something unread in it takes that back. */
+static void linger(struct tcp_conn *conn)
+{
+	uint64_t ms = ctrl_server_limits(conn->q.server)->stall_ms;
+
+	conn->state = TCP_ENDING;
+	conn->in_mark = conn->in;
+	ctrl_timer_cancel(conn->q.loop, &conn->timer);
+	ctrl_timer_arm(conn->q.loop, &conn->timer, ms < LINGER_MS ? ms : LINGER_MS);
+}
+
 void tcp_fatal(struct tcp_conn *conn, enum nvme_tcp_fes fes, uint32_t fei, const char *why)
 {
-	uint64_t linger = ctrl_server_limits(conn->q.server)->stall_ms;
-
 	tcp_flush(conn);
 	if (conn->state == TCP_CLOSED)
 		return;
 	log_end(conn, why);
-	conn->state = TCP_ENDING;
+	linger(conn);
 	conn->paused = false;
 	ctrl_loop_buffer_unwait(conn->q.loop, &conn->wait);
 	detach(conn);
 	tcp_send_term(conn, fes, fei);
-	conn->in_mark = conn->in;
-	ctrl_timer_cancel(conn->q.loop, &conn->timer);
-	ctrl_timer_arm(conn->q.loop, &conn->timer, linger < LINGER_MS ? linger : LINGER_MS);
 }
 
 /* Any thread, for as long as the queue is in its controller's list: the loop sees the socket end. */
@@ -128,9 +145,29 @@ static bool io_queues_left(const struct tcp_conn *conn)
 
 static void drain_check(struct tcp_conn *conn)
 {
-	if (conn->running <= conn->q.parked && !conn->tx && !io_queues_left(conn))
+	uint32_t stay = conn->q.parked + (conn->last ? 1u : 0u);
+	bool idle = conn->running <= stay && !conn->tx && !conn->want;
+
+	if (conn->state != TCP_READY)
+		return;
+	if (idle && conn->last) {
+		/* Who reads the answer may connect a queue of this number. */
+		detach(conn);
+		end_last(conn, NVME_SC_SUCCESS);
+	} else if (idle && conn->drain_end_ns) {
+		conn->draining = conn->paused = false;
+		linger(conn);
+		shutdown(conn->watch.fd, SHUT_WR);
+		tcp_settle(conn);
+		return;
+	} else if (idle && !io_queues_left(conn)) {
 		tcp_close(conn, NULL);
-	else if (!conn->timer.at_ns)
+		return;
+	} else if (conn->drain_end_ns && ctrl_now_ns() > conn->drain_end_ns) {
+		tcp_close(conn, "stalled");
+		return;
+	}
+	if (!conn->timer.at_ns)
 		ctrl_timer_arm(conn->q.loop, &conn->timer, DRAIN_MS);
 }
 
@@ -148,6 +185,16 @@ static void tcp_drain(struct ctrl_queue *q)
 	ctrl_timer_cancel(q->loop, &conn->timer);
 	tcp_settle(conn);
 	drain_check(conn);
+}
+
+static void tcp_disconnect(struct ctrl_cmd *cmd)
+{
+	struct tcp_conn *conn = tcp_conn_of(cmd->q);
+
+	conn->last = cmd;
+	conn->drain_end_ns =
+		ctrl_now_ns() + ctrl_server_limits(conn->q.server)->stall_ms * 1000000ull;
+	tcp_drain(&conn->q);
 }
 
 /* ---- time-outs ---- */
@@ -326,7 +373,7 @@ static const struct ctrl_transport tcp_transport = {
 	.drain = tcp_drain,
 	.find = tcp_find,
 	.abort = tcp_abort,
-	.want_data = tcp_want_data,
+	.disconnect = tcp_disconnect,
 };
 
 int tcp_connected(struct tcp_conn *conn)

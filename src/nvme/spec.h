@@ -117,6 +117,7 @@ enum nvme_status {
 	NVME_SC_KEEP_ALIVE_INVALID = 0x01a,
 	NVME_SC_WRITE_PROTECTED = 0x020,
 	NVME_SC_TRANSIENT_TRANSPORT = 0x022,
+	NVME_SC_INVALID_COMMAND_SET = 0x02c, /* the namespace has another I/O command set */
 	NVME_SC_LBA_RANGE = 0x080,
 	NVME_SC_CAPACITY = 0x081,
 	NVME_SC_NS_NOT_READY = 0x082,
@@ -142,6 +143,7 @@ enum nvme_status {
 	NVME_SC_CONNECT_INVALID_PARAM = 0x182,
 	NVME_SC_CONNECT_RESTART = 0x183,
 	NVME_SC_CONNECT_INVALID_HOST = 0x184,
+	NVME_SC_INVALID_QUEUE_TYPE = 0x185,
 	NVME_SC_DISCOVERY_RESTART = 0x190,
 	NVME_SC_AUTH_REQUIRED = 0x191,
 	/* media and data integrity */
@@ -388,6 +390,7 @@ enum nvme_log {
 	NVME_LOG_EFFECTS = 0x05,
 	NVME_LOG_ANA = 0x0c,
 	NVME_LOG_FEATURE_EFFECTS = 0x12,
+	NVME_LOG_MI_EFFECTS = 0x13,
 	NVME_LOG_DISCOVERY = 0x70,
 };
 
@@ -415,6 +418,7 @@ struct nvme_log_smart { /* figure 207; 16-byte counters little-endian */
 	nvme_le32 warning_minutes, critical_minutes;
 	uint8_t rest[312];
 };
+#define NVME_SMART_TEMPERATURE 0x2u /* critical: beyond a threshold */
 _Static_assert(sizeof(struct nvme_log_smart) == 512, "SMART log");
 
 struct nvme_log_effects { /* figure 211 */
@@ -468,6 +472,14 @@ enum nvme_feature {
 	NVME_FEAT_IOCS_PROFILE = 0x19,
 	NVME_FEAT_HOST_ID = 0x81,
 };
+
+struct nvme_host_behavior { /* 5.27.1.18 */
+	uint8_t acre;       /* advanced command retry: the host heeds CRD in a status */
+	uint8_t etdas, lbafee, hdisns;
+	nvme_le16 cdfe; /* copy descriptor formats */
+	uint8_t reserved6[506];
+};
+_Static_assert(sizeof(struct nvme_host_behavior) == 512, "host behavior support");
 
 /* ---- NVM commands ---- */
 

@@ -2,7 +2,7 @@
 #include <stddef.h>
 
 #include "nvme/lambda.h"
-#include "nvme/spec.h"
+#include "nvme/compute.h"
 #include "nvme/status.h"
 
 #define ROW(code, name, text)     {code, false, false, name, text}
@@ -30,6 +30,7 @@ static const struct nvme_status_info statuses[] = {
 	ROW(NVME_SC_KEEP_ALIVE_INVALID, "keep-alive-invalid", "invalid keep alive timeout"),
 	ROW(NVME_SC_WRITE_PROTECTED, "write-protected", "the namespace is write protected"),
 	RETRY(NVME_SC_TRANSIENT_TRANSPORT, "transient-transport", "the data arrived damaged"),
+	ROW(NVME_SC_INVALID_COMMAND_SET, "command-set", "the namespace has another command set"),
 	ROW(NVME_SC_LBA_RANGE, "lba-range", "beyond the end of the namespace"),
 	RETRY(NVME_SC_CAPACITY, "capacity", "the namespace's medium is full"),
 	RETRY(NVME_SC_NS_NOT_READY, "not-ready", "the namespace is not ready"),
@@ -48,6 +49,7 @@ static const struct nvme_status_info statuses[] = {
 	FABRICS(NVME_SC_CONNECT_INVALID_PARAM, "connect-param", "a Connect parameter is invalid"),
 	FABRICS(NVME_SC_CONNECT_RESTART, "connect-restart", "start discovery again"),
 	FABRICS(NVME_SC_CONNECT_INVALID_HOST, "connect-host", "this host is not allowed"),
+	FABRICS(NVME_SC_INVALID_QUEUE_TYPE, "queue-type", "not on a queue of this kind"),
 	FABRICS(NVME_SC_DISCOVERY_RESTART, "discovery-restart", "discovery information changed"),
 	FABRICS(NVME_SC_AUTH_REQUIRED, "auth-required", "authentication required"),
 	ROW(NVME_SC_CONFLICTING_ATTRIBUTES, "conflicting-attributes", "attributes conflict"),
@@ -64,6 +66,26 @@ static const struct nvme_status_info statuses[] = {
 	ROW(NVME_SC_LAMBDA_ORDER, "lambda-order", "parts out of order, or output that is gone"),
 	ROW(NVME_SC_LAMBDA_NO_OBJECT, "lambda-no-object", "no open file has that number"),
 	ROW(NVME_SC_LAMBDA_ERRNO, "lambda-errno", "the file system refused it"),
+	ROW(NVME_SC_CP_INCOMPATIBLE_NS, "incompatible-namespace", "the wrong kind of namespace"),
+	RETRY(NVME_SC_CP_RESOURCES, "resources", "no resources to execute it now"),
+	RETRY(NVME_SC_CP_PROGRAM_RESOURCES, "program-resources", "no resources to load it now"),
+	ROW(NVME_SC_CP_MEMORY_NS, "memory-namespace", "not a memory namespace, or another one"),
+	ROW(NVME_SC_CP_RANGE_SET, "range-set", "a memory range is invalid"),
+	ROW(NVME_SC_CP_RANGE_SET_ID, "range-set-id", "no such memory range set"),
+	ROW(NVME_SC_CP_PROGRAM_DATA, "program-data", "not a program, or parts out of order"),
+	ROW(NVME_SC_CP_PROGRAM_INDEX, "program-index", "no such program index"),
+	ROW(NVME_SC_CP_PROGRAM_TYPE, "program-type", "program type not supported"),
+	ROW(NVME_SC_CP_MAX_RANGES, "max-ranges", "too many memory ranges"),
+	ROW(NVME_SC_CP_MAX_RANGE_SETS, "max-range-sets", "too many memory range sets"),
+	ROW(NVME_SC_CP_MAX_ACTIVE, "max-active", "too many active programs"),
+	ROW(NVME_SC_CP_MAX_PROGRAM_BYTES, "max-program-bytes", "programs fill their memory"),
+	ROW(NVME_SC_CP_RANGE_SET_IN_USE, "range-set-in-use", "the memory range set is in use"),
+	ROW(NVME_SC_CP_NO_PROGRAM, "no-program", "no program is loaded there"),
+	ROW(NVME_SC_CP_OVERLAPPING_RANGES, "overlapping-ranges", "memory ranges overlap"),
+	ROW(NVME_SC_CP_NOT_ACTIVE, "not-active", "the program is not activated"),
+	ROW(NVME_SC_CP_IN_USE, "program-in-use", "the program is in use"),
+	ROW(NVME_SC_CP_NOT_DOWNLOADABLE, "not-downloadable", "this index takes no program"),
+	ROW(NVME_SC_CP_TOO_BIG, "program-too-big", "the program is too big"),
 	RETRY(NVME_SC_WRITE_FAULT, "write-fault", "the medium could not be written"),
 	RETRY(NVME_SC_READ_ERROR, "read-error", "the medium could not be read"),
 	ROW(NVME_SC_COMPARE_FAILED, "compare-failed", "the data differ"),

@@ -195,6 +195,22 @@ int ctrl_loop_post(struct ctrl_loop *loop, void (*fn)(void *arg), void *arg)
 	return 0;
 }
 
+void ctrl_loop_sent(struct ctrl_loop *loop)
+{
+}
+
+void ctrl_loop_return(struct ctrl_io *io, int error)
+{
+	io->next = NULL;
+	*ios_end = io;
+	ios_end = &io->next;
+}
+
+bool ctrl_loop_is_current(const struct ctrl_loop *loop)
+{
+	return true;
+}
+
 void ctrl_loop_later(struct ctrl_loop *loop, struct ctrl_later *l)
 {
 	if (l->queued)

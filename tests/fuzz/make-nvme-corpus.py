@@ -45,9 +45,10 @@ SEEDS = {
     "properties": (ADMIN, b"".join(fabrics(4, i, (int(o == 0), o)) for i, o in enumerate((0, 8, 0x14, 0x1C, 0x20)))
                    + fabrics(0, 9, (0, 0x14, 0x464001)) + fabrics(0, 10, (0, 0x14, 0x460000))),
     "identify": (ADMIN, b"".join(capsule(sqe(6, i, 1, 4096, cdw=(cns,))) for i, cns in enumerate((0, 1, 2, 3, 5, 6, 7, 8, 0x1C)))),
-    "logs": (ADMIN, b"".join(capsule(sqe(2, i, 0xFFFFFFFF, 512, cdw=(lid | 127 << 16,))) for i, lid in enumerate((0, 1, 2, 3, 4, 5, 0x12)))),
+    "logs": (ADMIN, b"".join(capsule(sqe(2, i, 0xFFFFFFFF, 512, cdw=(lid | 127 << 16,))) for i, lid in enumerate((0, 1, 2, 3, 4, 5, 0x12, 0x13)))),
     "features": (ADMIN, b"".join(capsule(sqe(op, op * 16 + i, cdw=(fid, v))) for op in (9, 10) for i, (fid, v) in enumerate(
         ((1, 7), (2, 0), (4, 300), (5, 0), (6, 1), (7, 0x10001), (10, 0), (11, 0x100), (15, 5000), (25, 0)))) + capsule(sqe(10, 0x100, 0, 16, cdw=(0x81, 1)))),
+    "host-behavior": (ADMIN, capsule(sqe(9, 1, 0, 512, CAPSULE, (0x16,)), b"\1" + bytes(511)) + capsule(sqe(10, 2, 0, 512, cdw=(0x16,)))),
     "events": (ADMIN, b"".join(capsule(sqe(0xC, i)) for i in range(5)) + capsule(sqe(8, 9, cdw=(2 << 16,))) + capsule(sqe(8, 10, cdw=(5 << 16 | 1,)))
                + capsule(sqe(0x18, 11))),
     "write-capsule": (IO, capsule(sqe(1, 1, 1, BLOCKS, CAPSULE, (3, 0, 0)), b"x" * BLOCKS)),
@@ -59,6 +60,8 @@ SEEDS = {
                           + capsule(sqe(8, 4, 1, cdw=(0, 0, 7 | 1 << 25))) + capsule(sqe(0xC, 5, 1, cdw=(0, 0, 1023)))),
     "dsm": (IO, capsule(sqe(9, 1, 1, len(ranges), CAPSULE, (1, 4)), ranges)),
     "compare": (IO, capsule(sqe(5, 1, 1, BLOCKS, CAPSULE, (3, 0, 0)), b"Z" * BLOCKS)),
+    "disconnect": (IO | SCARCE, b"".join(capsule(sqe(2, i, 1, BLOCKS, cdw=(i, 0, 0))) for i in range(3)) + capsule(sqe(1, 8, 1, BLOCKS, cdw=(9, 0, 0)))
+                   + fabrics(8, 9) + capsule(sqe(1, 10, 1, BLOCKS, CAPSULE, (3, 0, 0)), b"x" * BLOCKS)),
     "copy": (IO, capsule(sqe(0x19, 1, 1, len(copy), CAPSULE, (0, 0, 0)), copy)),
 }
 

@@ -96,7 +96,7 @@ def test_identify_controller_lists_hold_this_controller():
 
 def test_log_pages_that_hosts_ask_for_are_there():
     with admin() as h:
-        for lid, length in ((1, 64), (2, 512), (3, 512), (4, 4096), (5, 4096)):
+        for lid, length in ((1, 64), (2, 512), (3, 512), (4, 4096), (5, 4096), (0x12, 1024), (0x13, 4096)):
             assert len(h.admin.log(lid, length)) == length
         effects = h.admin.log(5, 4096)
         for opcode in (0x02, 0x06, 0x08, 0x09, 0x0A, 0x0C, 0x18):
@@ -104,6 +104,7 @@ def test_log_pages_that_hosts_ask_for_are_there():
         for opcode in (0x00, 0x01, 0x02):
             assert effects[1024 + opcode * 4] & 1, f"I/O {opcode:#x} is in the effects log"
         assert not effects[0x80 * 4] & 1, "Format is not"
+        assert h.admin.log(0x13, 4096) == bytes(4096), "no command of the management interface"
 
 
 def test_supported_log_pages_agree_with_what_is_answered():
@@ -152,6 +153,19 @@ def test_smart_counts_what_was_read_and_written():
         assert after[0] > before[0] and after[1] > before[1], (before, after)
 
 
+def test_smart_tells_a_temperature_that_no_host_takes_for_cold_or_hot():
+    with admin() as h:
+        p = h.admin.log(2, 512)
+        kelvin = u16(p, 1)
+        assert 273 < kelvin < 323, kelvin
+        assert p[0] == 0, "nothing is critical"
+        assert u16(h.admin.identify(1), 266) in (0, *range(kelvin + 1, 500)), "the warning threshold is above it"
+        h.admin.call(0x09, cdw10=4, cdw11=kelvin)
+        assert h.admin.log(2, 512)[0] == 0x02, "a threshold that it has reached"
+        h.admin.call(0x09, cdw10=4, cdw11=kelvin + 1)
+        assert h.admin.log(2, 512)[0] == 0
+
+
 def test_the_error_log_keeps_the_last_error():
     with shared().host() as h:
         count = u64(h.admin.log(1, 64), 0)
@@ -192,6 +206,24 @@ def test_the_host_id_feature_is_that_of_connect():
             expect(0x02, status)
             return
         assert h.admin.call(0x0A, want=16, cdw10=0x81, cdw11=1).data == bytes(range(100, 116))
+
+
+def test_host_behavior_is_kept_until_reset_and_what_is_unknown_is_refused():
+    with admin() as h:
+        def got(select=0):
+            return h.admin.call(0x0A, want=512, cdw10=0x16 | select << 8)
+        assert got().data == bytes(512) and got().dw0 == 0
+        h.admin.call(0x09, out=b"\1" + bytes(511), cdw10=0x16)
+        assert got().data == b"\1" + bytes(511)
+        assert got(1).data == bytes(512), "the default"
+        assert h.admin.call(0x0A, cdw10=0x16 | 3 << 8).dw0 == 4, "it can be changed"
+        for wrong in (b"\2" + bytes(511), b"\1\1" + bytes(510), bytes(2) + b"\1" + bytes(509), bytes(4) + b"\4" + bytes(507), bytes(511) + b"\1"):
+            expect(0x02, h.admin.status(0x09, out=wrong, cdw10=0x16))
+        assert got().data == b"\1" + bytes(511), "what was refused changed nothing"
+        expect((0x02, 0x0F), h.admin.status(0x09, out=bytes(16), cdw10=0x16))
+        expect((0x02, 0x0F), h.admin.status(0x09, cdw10=0x16))
+        h.admin.call(0x09, out=bytes(512), cdw10=0x16)
+        assert got().data == bytes(512)
 
 
 def test_commands_before_the_controller_is_enabled_are_refused():

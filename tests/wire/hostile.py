@@ -5,7 +5,7 @@ import struct
 
 import liod
 import tap
-from liod import DISCOVERY, NQN, expect, shared
+from liod import DISCOVERY, NQN, Liod, expect, shared
 from nvmetcp import (BY_TRANSPORT, C2H_DATA, CMD, H2C_DATA, H2C_TERM, ICREQ, IN_CAPSULE, R2T, RSP, Closed, Conn, Queue, connect_data,
                      connect_sqe, make_pdu, sgl_of, sqe)
 
@@ -370,14 +370,19 @@ def test_last_pdu_flags_that_lie_end_the_connection_or_are_no_matter():
 
 
 def test_h2c_data_above_the_agreed_limit_end_the_connection():
-    with shared().host() as h:
-        q = h.q[0]
-        if q.maxh2c >= h.mdts:
-            raise tap.Skip("MAXH2CDATA is not below MDTS")
-        n = h.mdts // h.block
-        cid, tag, _, length = waiting_write(q, n, 0, block=h.block)
-        q.send_data(cid, tag, 0, bytes(q.maxh2c + 4), last=False)
-        terminated(q, (FIELD, LIMIT, OUT_OF_RANGE))
+    with Liod(config={"max_h2c_data": "16K"}) as s:
+        with s.host() as h:
+            q = h.q[0]
+            assert q.maxh2c == 16384 < h.mdts
+            data = os.urandom(h.mdts)
+            q.write(0, data, h.block)
+            assert q.read(0, h.mdts // h.block, h.block) == data
+            cid, tag, _, length = waiting_write(q, h.mdts // h.block, 0, block=h.block)
+            assert length == h.mdts
+            q.send_data(cid, tag, 0, bytes(q.maxh2c + 4), last=False)
+            terminated(q, (FIELD, LIMIT, OUT_OF_RANGE))
+        with s.host() as h:
+            assert h.q[0].read(0, h.mdts // h.block, h.block) == data
 
 
 def test_h2c_data_in_many_small_pieces_are_a_write():

@@ -80,6 +80,10 @@ def connect_sqe(cid, qid=0, sqsize=31, kato=0, cattr=0, recfmt=0, sgl=None):
                        cattr, kato)
 
 
+def disconnect_sqe(cid, recfmt=0):
+    return struct.pack("<BBHB19x16sH22x", 0x7F, 0x40, cid, 8, sgl_of(BY_TRANSPORT, 0), recfmt)
+
+
 def connect_data(subnqn, hostnqn=HOSTNQN, hostid=HOSTID, cntlid=0xFFFF):
     encoded = [n if isinstance(n, bytes) else n.encode() for n in (subnqn, hostnqn)]
     return struct.pack("<16sH238x256s256s256x", hostid, cntlid, *encoded)

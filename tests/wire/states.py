@@ -9,7 +9,7 @@ import time
 import liod
 import tap
 from liod import NQN, Liod
-from nvmetcp import (BY_TRANSPORT, CMD, H2C_DATA, IN_CAPSULE, Closed, Conn, Queue, Refused, connect_data, connect_sqe, make_pdu, sgl_of, sqe)
+from nvmetcp import (BY_TRANSPORT, CMD, H2C_DATA, IN_CAPSULE, Closed, Conn, Queue, Refused, connect_data, connect_sqe, disconnect_sqe, make_pdu, sgl_of, sqe)
 
 ICREQ = make_pdu(0, struct.pack("<HBBI112x", 0, 0, 0, 0))
 B = 4096  # a RAM namespace's block
@@ -362,6 +362,71 @@ def test_sigterm_ends_a_server_whose_hosts_are_idle_or_silent():
     finally:
         s.kill()
 
+
+def disconnect(q, recfmt=0):
+    cid = q.cid()
+    q.submit_raw(disconnect_sqe(cid, recfmt))
+    return cid
+
+
+def test_disconnect_ends_its_queue_and_no_other():
+    with liod.shared().host(queues=2) as h:
+        assert struct.unpack_from("<H", h.admin.identify(1), 1804)[0] & 1, "OFCS offers Disconnect"
+        for _ in range(20):
+            h.q[0].wait(disconnect(h.q[0]))
+            assert h.q[0].ended() is None
+            h.q[0].close()
+            h.q[0] = h.add(1)  # the number is free as soon as the answer is here
+            h.q[0].read(0, 1, h.block)
+        h.q[1].flush()
+        h.admin.call(0x18)
+
+
+def test_disconnect_is_the_last_that_is_answered():
+    with liod.shared().host() as h:
+        q, block = h.q[0], dict(h.namespaces())[2]
+        q.write(0, b"\x33" * block, block, nsid=2)
+        reads = [q.submit(2, want=64 * block, nsid=2, cdw10=64 * i, cdw12=63) for i in range(50)]
+        last = disconnect(q)
+        behind = q.cid()
+        q.submit_raw(sqe(1, behind, 2, sgl=sgl_of(IN_CAPSULE, block), cdw10=0, cdw12=0), b"\xee" * block, capsule=True)
+        q.wait(last)
+        assert all(q.pending[c].done for c in reads), "reads were outstanding when Disconnect was answered"
+        q.ended()
+        assert not q.pending[behind].done
+        q = h.q[0] = h.add(1)
+        assert q.read(0, 1, block, nsid=2) == b"\x33" * block
+
+
+def test_disconnect_with_data_outstanding_ends_the_queue_and_writes_nothing():
+    with liod.shared().host() as h:
+        q = h.q[0]
+        q.write(2000, MARK[:16 * B], B)
+        r2t(q)
+        q.wait(disconnect(q))
+        q.ended()
+        q.close()
+        q = h.q[0] = h.add(1)
+        assert q.read(2000, 16, B) == MARK[:16 * B]
+
+
+def test_disconnect_is_refused_on_the_admin_queue_and_in_an_unknown_format():
+    with liod.shared().host() as h:
+        liod.expect(0x185, h.admin.wait(disconnect(h.admin), check=False).status & 0x7FF)
+        liod.expect(0x180, h.q[0].wait(disconnect(h.q[0], recfmt=1), check=False).status & 0x7FF)
+        h.admin.call(0x18)
+        h.q[0].flush()
+
+
+def test_who_disconnects_and_reads_no_answer_is_not_waited_for_for_ever():
+    with Liod(config={"stall_timeout": "500ms"}) as s:
+        with s.host(hostid=bytes(15) + b"\7") as h:
+            before = s.descriptors()
+            reads_not_taken(h.q[0])
+            disconnect(h.q[0])
+            waits_until(lambda: s.descriptors() == before - 1, "the connection stays")
+            h.admin.call(0x18)
+        s.serves()
 
 if __name__ == "__main__":
     liod.finish(tap.main)
