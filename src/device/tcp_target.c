@@ -53,6 +53,7 @@ static void detach(struct tcp_conn *conn)
 		return;
 	conn->detached = true;
 	ctrl_disconnect(&conn->q);
+	ctrl_lambda_leave(&conn->q);
 	ctrl_compute_leave(&conn->q);
 }
 
@@ -373,6 +374,7 @@ static const struct ctrl_transport tcp_transport = {
 	.drain = tcp_drain,
 	.find = tcp_find,
 	.abort = tcp_abort,
+	.want_data = tcp_want_data,
 	.disconnect = tcp_disconnect,
 };
 
