@@ -74,24 +74,52 @@ static inline struct sbpf_program *assemble(const struct sbpf_insn *insns, size_
 	return prog;
 }
 
+/* SBPF_TEST_TIER: one tier alone, as for KERNEL, whose sandboxes are of another kind; AUTO: all others. */
+static inline enum sbpf_tier only_tier(void)
+{
+	const char *name = getenv("SBPF_TEST_TIER");
+	enum sbpf_tier tier = SBPF_TIER_AUTO;
+
+	if (name && sbpf_tier_parse(name, &tier))
+		abort();
+	return tier;
+}
+
+/* True, and said in TAP as one test that was skipped, if that tier is not here. */
+static inline bool only_tier_is_missing(void)
+{
+	const char *missing = sbpf_tier_missing(only_tier());
+
+	if (missing)
+		printf("1..1\nok 1 - %s tier # SKIP %s\n", sbpf_tier_name(only_tier()), missing);
+	return missing;
+}
+
 static inline struct sbpf_sandbox *take(struct sbpf_program *prog)
 {
 	struct sbpf_sandbox *sb = NULL;
 
-	assert_int_equal(sbpf_sandbox_get(prog, &sb), 0);
+	assert_int_equal(sbpf_sandbox_get_for(prog, only_tier(), &sb), 0);
 	return sb;
 }
 
 /* The tiers that can run here, INTERP first. */
+static inline enum sbpf_tier first_tier(void)
+{
+	return only_tier() == SBPF_TIER_AUTO ? SBPF_TIER_INTERP : only_tier();
+}
+
 static inline enum sbpf_tier next_tier(enum sbpf_tier tier)
 {
+	if (only_tier() != SBPF_TIER_AUTO)
+		return SBPF_TIER_KERNEL + 1;
 	do
 		tier++;
 	while (tier <= SBPF_TIER_LLVM && sbpf_tier_missing(tier));
-	return tier;
+	return tier <= SBPF_TIER_LLVM ? tier : SBPF_TIER_KERNEL + 1;
 }
 #define EACH_TIER(tier) \
-	for (enum sbpf_tier tier = SBPF_TIER_INTERP; tier <= SBPF_TIER_LLVM; tier = next_tier(tier))
+	for (enum sbpf_tier tier = first_tier(); tier <= SBPF_TIER_KERNEL; tier = next_tier(tier))
 
 /* Does it count fuel, so that it stops at the very same instruction as the others that do? */
 static inline bool counts_fuel(enum sbpf_tier tier)

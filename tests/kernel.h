@@ -5,6 +5,8 @@
 
 #include <dirent.h>
 #include <stdio.h>
+#include <string.h>
+#include <unistd.h>
 
 #include "sbpf/kernel_sys.h"
 

@@ -32,7 +32,7 @@ int cmd_features(int argc, char **argv)
 					       cli_json_text(f.missing, strlen(f.missing)));
 			json_object_array_add(rows, o);
 		} else {
-			printf(f.missing[0] ? "%-18s %-4s %s\n" : "%-18s %s\n", f.name,
+			printf(f.missing[0] ? "%-24s %-4s %s\n" : "%-24s %s\n", f.name,
 			       f.available ? "yes" : "no", f.missing);
 		}
 	}

@@ -243,7 +243,7 @@ static int check_call(const struct sbpf_sandbox *sb, const struct sbpf_call *cal
 	if (call->entry >= sb->prog->n_entries)
 		return sbpf_fail(err, NULL, -EINVAL, -1, "the program has no entry %u",
 				 call->entry);
-	if (!sb->arena != (call->tier != SBPF_TIER_KERNEL))
+	if (call->tier <= SBPF_TIER_KERNEL && !sb->arena != (call->tier != SBPF_TIER_KERNEL))
 		return sbpf_fail(err, NULL, -EINVAL, -1,
 				 "the sandbox is not of the tier's kind; take one with "
 				 "sbpf_sandbox_get_for()");
