@@ -229,7 +229,7 @@ int ctrl_exports_new(struct ctrl_server *s)
 int ctrl_server_add_export(struct ctrl_server *s, const char *spec, struct ctrl_error *err)
 {
 	struct ctrl_exports *all = s->exports;
-	struct ctrl_export *e;
+	struct ctrl_export *e = NULL;
 	uint32_t n = atomic_load(&all->n);
 	int rc;
 

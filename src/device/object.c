@@ -400,12 +400,17 @@ static void done(struct ctrl_io *io, int error)
 	finish(ctrl_cmd_of(io), error);
 }
 
-/* NSID 0, or that of the device node by which the command came. */
-static uint16_t check_nsid(const struct ctrl_cmd *cmd)
+/* NSID 0, or that of the device node by which the command came; what is reserved is zero. */
+static uint16_t check_common(const struct ctrl_cmd *cmd)
 {
 	uint32_t nsid = nvme_get32(cmd->sqe.nsid);
 
-	return !nsid || ctrl_namespace(cmd->q->ctrl, nsid) ? NVME_SC_SUCCESS : NVME_SC_INVALID_NS;
+	if (nsid && !ctrl_namespace(cmd->q->ctrl, nsid))
+		return NVME_SC_INVALID_NS;
+	return nvme_get32(cmd->sqe.cdw2) || nvme_get32(cmd->sqe.cdw3) ||
+			       nvme_get32(cmd->sqe.cdw14) || nvme_get32(cmd->sqe.cdw15)
+		       ? NVME_SC_INVALID_FIELD
+		       : NVME_SC_SUCCESS;
 }
 
 static uint16_t prepare(struct ctrl_cmd *cmd, enum ctrl_direction dir)
@@ -416,7 +421,7 @@ static uint16_t prepare(struct ctrl_cmd *cmd, enum ctrl_direction dir)
 		return NVME_SC_INVALID_FIELD;
 	cmd->dir = len ? dir : CTRL_NO_DATA;
 	cmd->data_len = len;
-	return check_nsid(cmd);
+	return check_common(cmd);
 }
 
 /* ---- OBJECT_READ ---- */
@@ -528,7 +533,12 @@ static void write_run(struct ctrl_cmd *cmd)
 
 static uint16_t do_prepare(struct ctrl_cmd *cmd)
 {
-	return check_nsid(cmd);
+	uint32_t what = nvme_get32(cmd->sqe.cdw11);
+
+	if (what < NVME_OBJECT_CLOSE || what > NVME_OBJECT_SIZE ||
+	    (what != NVME_OBJECT_TRUNCATE && operand(cmd)))
+		return NVME_SC_INVALID_FIELD;
+	return check_common(cmd);
 }
 
 static int sync_work(struct ctrl_io *io)
@@ -610,8 +620,7 @@ static void do_run(struct ctrl_cmd *cmd)
 		do_size(cmd);
 		break;
 	case NVME_OBJECT_CLOSE:
-	default:
-		finish(cmd, -EINVAL);
+		break;
 	}
 }
 

@@ -18,22 +18,25 @@ EXTRA = os.environ.get("LIOD_ARGS", "").split()
 
 
 class Liod:
-    """The server, with a RAM namespace (NSID 1) unless others are named."""
+    """The server, with a RAM namespace (NSID 1) unless others are named, or none is wanted (bare)."""
 
-    def __init__(self, *namespaces, args=(), config=None, env=None, port=0):
+    def __init__(self, *namespaces, args=(), config=None, env=None, port=0, bare=False):
         argv = [LIOD, "--listen", f"127.0.0.1:{port}", "--nqn", NQN]
         for key, value in (config or {}).items():
             argv += ["--set", f"{key}={value}"]
-        for n in namespaces or ("ram:64M",):
+        for n in namespaces or (() if bare else ("ram:64M",)):
             argv += ["--namespace", str(n)]
         self.lines, self.ready, self.ends_with = [], threading.Event(), 0
-        self.proc = subprocess.Popen([*argv, *args, *EXTRA], stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True,
-                                     errors="replace", env={**os.environ, **(env or {})})
+        self.proc = self.popen([*argv, *args, *EXTRA], stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True,
+                               errors="replace", env={**os.environ, **(env or {})})
         self.reader = threading.Thread(target=self._read, daemon=True)
         self.reader.start()
         if not self.ready.wait(30) or not getattr(self, "address", None):
             self.kill()
             raise RuntimeError("liod does not start:\n" + "".join(self.lines))
+
+    def popen(self, argv, **kw):
+        return subprocess.Popen(argv, **kw)
 
     def _read(self):
         for line in self.proc.stderr:
