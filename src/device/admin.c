@@ -110,6 +110,8 @@ static uint16_t identify_ns(struct ctrl_cmd *cmd, void *page)
 	if (!ns)
 		return identify_inactive(cmd);
 	geo = &ns->store->geo;
+	if (geo->csi != NVME_CSI_NVM)
+		return NVME_SC_INVALID_COMMAND_SET;
 	id->nsze = nvme_put64(ctrl_namespace_blocks(ns));
 	id->ncap = id->nsze;
 	id->nuse = id->nsze;
@@ -170,21 +172,48 @@ static uint8_t *put_descriptor(uint8_t *at, enum nvme_nidt type, const void *id,
 
 static uint16_t identify_descriptors(struct ctrl_cmd *cmd, void *page)
 {
-	const uint8_t csi = NVME_CSI_NVM;
 	uint8_t *at = page;
 
 	if (!cmd->ns)
 		return NVME_SC_INVALID_NS;
 	at = put_descriptor(at, NVME_NIDT_NGUID, cmd->ns->nguid, sizeof(cmd->ns->nguid));
 	at = put_descriptor(at, NVME_NIDT_UUID, cmd->ns->uuid, sizeof(cmd->ns->uuid));
-	put_descriptor(at, NVME_NIDT_CSI, &csi, sizeof(csi));
+	put_descriptor(at, NVME_NIDT_CSI, &cmd->ns->store->geo.csi, 1);
+	return NVME_SC_SUCCESS;
+}
+
+static uint8_t asked_csi(const struct ctrl_cmd *cmd)
+{
+	return (uint8_t)(nvme_get32(cmd->sqe.cdw11) >> 24);
+}
+
+static uint16_t identify_csi_active(struct ctrl_cmd *cmd, void *page)
+{
+	const struct ctrl_subsystem *sub = cmd->q->ctrl->sub;
+	uint32_t after = nvme_get32(cmd->sqe.nsid), count = ctrl_subsystem_count(sub), n = 0;
+	nvme_le32 *list = page;
+
+	if (after >= UINT32_MAX - 1)
+		return NVME_SC_INVALID_NS;
+	for (; n < 1024 && after < count; after++) {
+		if (sub->ns[after].store->geo.csi == asked_csi(cmd))
+			list[n++] = nvme_put32(after + 1);
+	}
 	return NVME_SC_SUCCESS;
 }
 
 /* What the NVM command set adds: no protection information, no limits of its own; all zeros. */
 static uint16_t identify_csi_ns(struct ctrl_cmd *cmd, void *page)
 {
-	return cmd->ns ? NVME_SC_SUCCESS : identify_inactive(cmd);
+	if (!cmd->ns)
+		return identify_inactive(cmd);
+	if (cmd->ns->store->geo.csi != asked_csi(cmd))
+		return NVME_SC_INVALID_COMMAND_SET;
+	if (asked_csi(cmd) == NVME_CSI_SLM)
+		slm_identify(cmd->ns, page);
+	else if (asked_csi(cmd) == NVME_CSI_CP)
+		compute_identify(page);
+	return NVME_SC_SUCCESS;
 }
 
 static uint16_t identify_csi_ctrl(struct ctrl_cmd *cmd, void *page)
@@ -199,7 +228,7 @@ static uint16_t identify_command_sets(struct ctrl_cmd *cmd, void *page)
 
 	if (cntlid != 0xffff && cntlid != cmd->q->ctrl->cntlid)
 		return NVME_SC_INVALID_FIELD;
-	vectors[0] = nvme_put64(1u << NVME_CSI_NVM);
+	vectors[0] = nvme_put64(1u << NVME_CSI_NVM | 1u << NVME_CSI_SLM | 1u << NVME_CSI_CP);
 	return NVME_SC_SUCCESS;
 }
 
@@ -215,7 +244,7 @@ static const struct {
 	{NVME_CNS_NS_DESCRIPTORS, false, false, identify_descriptors},
 	{NVME_CNS_CSI_NS, true, false, identify_csi_ns},
 	{NVME_CNS_CSI_CTRL, true, false, identify_csi_ctrl},
-	{NVME_CNS_CSI_ACTIVE_NS, true, false, identify_active},
+	{NVME_CNS_CSI_ACTIVE_NS, true, false, identify_csi_active},
 	{NVME_CNS_CSI_INDEPENDENT_NS, false, false, identify_ns_independent},
 	{NVME_CNS_COMMAND_SETS, false, false, identify_command_sets},
 };
@@ -229,7 +258,7 @@ static uint16_t identify_prepare(struct ctrl_cmd *cmd)
 
 static void identify_run(struct ctrl_cmd *cmd)
 {
-	uint8_t cns = nvme_get32(cmd->sqe.cdw10) & 0xff, csi = nvme_get32(cmd->sqe.cdw11) >> 24;
+	uint8_t cns = nvme_get32(cmd->sqe.cdw10) & 0xff;
 	uint16_t status = NVME_SC_INVALID_FIELD;
 
 	cmd->ns = ctrl_namespace(cmd->q->ctrl, nvme_get32(cmd->sqe.nsid));
@@ -237,7 +266,7 @@ static void identify_run(struct ctrl_cmd *cmd)
 	for (size_t i = 0; i < sizeof(identifies) / sizeof(*identifies); i++) {
 		if (identifies[i].cns != cns ||
 		    (cmd->q->ctrl->sub->discovery && !identifies[i].discovery) ||
-		    (identifies[i].per_set && csi != NVME_CSI_NVM))
+		    (identifies[i].per_set && !ctrl_csi_known(asked_csi(cmd))))
 			continue;
 		status = identifies[i].fill(cmd, cmd->data);
 		break;
@@ -363,9 +392,18 @@ static void abort_run(struct ctrl_cmd *cmd)
 #define KEEP_ALIVE  {NVME_ADMIN_KEEP_ALIVE, "keep-alive", 0, NULL, keep_alive_run}
 
 static const struct ctrl_command admin_commands[] = {
-	GET_LOG,      IDENTIFY,     {NVME_ADMIN_ABORT, "abort", 0, NULL, abort_run},
-	SET_FEATURES, GET_FEATURES, ASYNC_EVENT,
+	GET_LOG,
+	IDENTIFY,
+	{NVME_ADMIN_ABORT, "abort", 0, NULL, abort_run},
+	SET_FEATURES,
+	GET_FEATURES,
+	ASYNC_EVENT,
 	KEEP_ALIVE,
+	{NVME_ADMIN_LOAD_PROGRAM, "load-program", 0, compute_load_prepare, compute_load_run},
+	{NVME_ADMIN_ACTIVATE_PROGRAM, "activate-program", 0, compute_activate_prepare,
+	 compute_activate_run},
+	{NVME_ADMIN_MEMORY_RANGE_SET, "memory-range-set", 0, compute_sets_prepare,
+	 compute_sets_run},
 };
 const struct ctrl_command_set ctrl_admin_set = {admin_commands,
 						sizeof(admin_commands) / sizeof(*admin_commands)};

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "device/ctrl.h"
+#include "device/compute.h"
 
 #define PAGE 4096u
 
@@ -70,6 +70,11 @@ static void log_changed(struct ctrl_cmd *cmd, uint8_t *page)
 	}
 }
 
+static uint8_t asked_csi(const struct ctrl_cmd *cmd)
+{
+	return (uint8_t)(nvme_get32(cmd->sqe.cdw14) >> 24);
+}
+
 static void log_effects(struct ctrl_cmd *cmd, uint8_t *page)
 {
 	struct nvme_log_effects *log = (struct nvme_log_effects *)page;
@@ -78,8 +83,11 @@ static void log_effects(struct ctrl_cmd *cmd, uint8_t *page)
 		log->admin[ctrl_admin_set.rows[i].opcode] =
 			nvme_put32(NVME_EFFECT_SUPPORTED | ctrl_admin_set.rows[i].effects);
 	for (uint32_t s = 0; s < CTRL_IO_SETS; s++) {
-		const struct ctrl_command_set *set = ctrl_io_sets[s];
+		const struct ctrl_command_set *set = ctrl_io_sets[s].set;
+		int csi = ctrl_io_sets[s].csi;
 
+		if (csi >= 0 && csi != asked_csi(cmd))
+			continue;
 		for (uint32_t i = 0; i < set->n; i++)
 			log->io[set->rows[i].opcode] =
 				nvme_put32(NVME_EFFECT_SUPPORTED | set->rows[i].effects);
@@ -119,6 +127,10 @@ static const struct log_page {
 	{NVME_LOG_FEATURE_EFFECTS, true, true, 1024, log_feature_effects},
 	{NVME_LOG_MI_EFFECTS, true, false, PAGE, log_mi_effects},
 	{NVME_LOG_DISCOVERY, false, true, 0, NULL},
+	/* of a compute namespace: compute_admin.c */
+	{NVME_LOG_PROGRAMS, true, false, 0, NULL},
+	{NVME_LOG_PROGRAM_TYPES, true, false, 0, NULL},
+	{NVME_LOG_MEMORY_RANGE_SETS, true, false, 0, NULL},
 };
 #define N_PAGES (sizeof(log_pages) / sizeof(*log_pages))
 
@@ -169,8 +181,13 @@ uint16_t ctrl_log_prepare(struct ctrl_cmd *cmd)
 	if ((nvme_get32(cmd->sqe.cdw14) & 1u << 23) || log_offset(cmd) % 4 ||
 	    (log->fill && log_offset(cmd) > log->len))
 		return NVME_SC_INVALID_FIELD;
-	if (log->lid == NVME_LOG_EFFECTS && nvme_get32(cmd->sqe.cdw14) >> 24 != NVME_CSI_NVM)
+	if (log->lid == NVME_LOG_EFFECTS && !ctrl_csi_known(asked_csi(cmd)))
 		return NVME_SC_INVALID_FIELD;
+	if (!log->fill && log->io) {
+		cmd->ns = ctrl_namespace(cmd->q->ctrl, nsid);
+		if (!cmd->ns || cmd->ns->store->geo.csi != NVME_CSI_CP)
+			return NVME_SC_INVALID_NS;
+	}
 	/* Pages are the controller's; one namespace's SMART data are not offered (LPA bit 0). */
 	if (log->lid == NVME_LOG_SMART && nsid && nsid != UINT32_MAX)
 		return NVME_SC_INVALID_FIELD;
@@ -188,7 +205,8 @@ void ctrl_log_run(struct ctrl_cmd *cmd)
 
 	if (log->fill) {
 		log->fill(cmd, page);
-	} else if (ctrl_discovery_log(cmd->q, &all, &len)) {
+	} else if (log->io ? compute_log(cmd->ns, log->lid, &all, &len)
+			   : ctrl_discovery_log(cmd->q, &all, &len)) {
 		ctrl_complete(cmd, NVME_SC_INTERNAL);
 		return;
 	} else {

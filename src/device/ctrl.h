@@ -401,8 +401,14 @@ struct ctrl_command_set {
 extern const struct ctrl_command_set ctrl_admin_set, ctrl_discovery_set, ctrl_nvm_set,
 	ctrl_fabrics_set;
 /* The tables that I/O queues have beside each other: NVM, λ, objects. */
-#define CTRL_IO_SETS 3u
-extern const struct ctrl_command_set *const ctrl_io_sets[CTRL_IO_SETS];
+#define CTRL_IO_SETS 5u
+struct ctrl_io_set {
+	int csi; /* of the namespaces whose commands these are; -1: of any, and without one */
+	const struct ctrl_command_set *set;
+};
+extern const struct ctrl_io_set ctrl_io_sets[CTRL_IO_SETS];
+/* One that this controller has: enum nvme_csi. */
+bool ctrl_csi_known(uint8_t csi);
 
 /* ---- data to the host (admin.c, admin_log.c, admin_features.c, discovery.c) ---- */
 
@@ -426,8 +432,8 @@ int ctrl_discovery_log(const struct ctrl_queue *q, uint8_t **log, size_t *len);
 struct ctrl_server_opts {
 	size_t size;
 	struct ctrl_limits limits;
-	unsigned int threads;                     /* 0: up to 4, one per core */
-	bool insecure_network;                    /* listen elsewhere than on loopback */
+	unsigned int threads;       /* 0: up to 4, one per core */
+	bool insecure_network;      /* listen elsewhere than on loopback */
 	const uint32_t *allow_uids; /* else on loopback: the server's own and root; copied */
 	uint32_t n_allow_uids;
 	void (*log)(void *arg, const char *line); /* key=value */

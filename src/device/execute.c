@@ -7,14 +7,22 @@
  */
 #include <errno.h>
 
-#include "device/lambda.h"
+#include "device/compute.h"
 #include "nvme/status.h"
 
-const struct ctrl_command_set *const ctrl_io_sets[CTRL_IO_SETS] = {
-	&ctrl_nvm_set,
-	&ctrl_lambda_set,
-	&ctrl_object_set,
+const struct ctrl_io_set ctrl_io_sets[CTRL_IO_SETS] = {
+	{NVME_CSI_NVM, &ctrl_nvm_set}, {-1, &ctrl_lambda_set},      {-1, &ctrl_object_set},
+	{NVME_CSI_SLM, &ctrl_slm_set}, {NVME_CSI_CP, &ctrl_cp_set},
 };
+
+bool ctrl_csi_known(uint8_t csi)
+{
+	for (uint32_t i = 0; i < CTRL_IO_SETS; i++) {
+		if (ctrl_io_sets[i].csi == csi)
+			return true;
+	}
+	return false;
+}
 
 static const struct ctrl_command *row_find(const struct ctrl_command_set *set, uint8_t opcode)
 {
@@ -25,12 +33,17 @@ static const struct ctrl_command *row_find(const struct ctrl_command_set *set, u
 	return NULL;
 }
 
-static const struct ctrl_command *io_row_find(uint8_t opcode)
+/* By what the namespace is; no namespace, or all of them, is for the NVM command set to judge. */
+static const struct ctrl_command *io_row_find(const struct ctrl_cmd *cmd)
 {
+	const struct ctrl_namespace *ns = ctrl_namespace(cmd->q->ctrl, nvme_get32(cmd->sqe.nsid));
+	int csi = ns ? ns->store->geo.csi : NVME_CSI_NVM;
 	const struct ctrl_command *row = NULL;
 
-	for (uint32_t i = 0; !row && i < CTRL_IO_SETS; i++)
-		row = row_find(ctrl_io_sets[i], opcode);
+	for (uint32_t i = 0; !row && i < CTRL_IO_SETS; i++) {
+		if (ctrl_io_sets[i].csi < 0 || ctrl_io_sets[i].csi == csi)
+			row = row_find(ctrl_io_sets[i].set, cmd->sqe.opcode);
+	}
 	return row;
 }
 
@@ -54,7 +67,7 @@ static uint16_t find(struct ctrl_cmd *cmd)
 		if (!(q->ctrl->csts & NVME_CSTS_RDY))
 			return NVME_SC_COMMAND_SEQUENCE;
 	}
-	cmd->row = set ? row_find(set, opcode) : io_row_find(opcode);
+	cmd->row = set ? row_find(set, opcode) : io_row_find(cmd);
 	return cmd->row ? NVME_SC_SUCCESS : NVME_SC_INVALID_OPCODE;
 }
 

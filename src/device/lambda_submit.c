@@ -24,6 +24,8 @@ static uint16_t namespace_of(struct lambda_run *run, const struct lambda_extents
 
 	if (!ns)
 		return NVME_SC_INVALID_NS;
+	if (ns->store->geo.csi != NVME_CSI_NVM)
+		return NVME_SC_INVALID_COMMAND_SET;
 	if (writes && ns->store->geo.read_only)
 		return NVME_SC_WRITE_PROTECTED;
 	*out = ns;

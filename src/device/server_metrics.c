@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "device/compute.h"
 #include "device/server_private.h"
 
 static const char *const outcome_names[OUTCOMES] = {
@@ -26,6 +27,8 @@ static const struct {
 	{"nvm", &ctrl_nvm_set},
 	{"lambda", &ctrl_lambda_set},
 	{"object", &ctrl_object_set},
+	{"slm", &ctrl_slm_set},
+	{"cp", &ctrl_cp_set},
 	{"admin", &ctrl_admin_set},
 	{"discovery", &ctrl_discovery_set},
 	{"fabrics", &ctrl_fabrics_set},

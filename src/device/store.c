@@ -8,12 +8,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "device/compute.h"
 #include "device/loop.h"
 
 static const struct ctrl_store_ops *const stores[] = {
 	&ctrl_store_file, /* also what a bare path means */
-	&ctrl_store_ram,
-	&ctrl_store_null,
+	&ctrl_store_ram,  &ctrl_store_null, &ctrl_store_slm, &ctrl_store_compute,
 };
 
 int ctrl_fail(struct ctrl_error *err, int code, const char *fmt, ...)
