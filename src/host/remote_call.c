@@ -14,6 +14,7 @@
 #define GRACE_MS \
 	1000 /* a server that should give a command up gets so long before the connection is closed */
 #define BACKOFF_MAX_MS 1000u
+#define FETCH_MIN 4096u /* servers refuse small buffers */
 /* Behind the output of a fetch: padding, the result and its text. */
 #define TAIL_MAX (8u + sizeof(struct nvme_lambda_result) + 640u)
 
@@ -456,6 +457,8 @@ int64_t remote_path_request(struct remote_call *c, enum nvme_lambda_op op, uint3
 		return host_fail(-ENAMETOOLONG, "%s: the path is too long; use a shorter one",
 				 c->name);
 	a.size = (uint32_t)(sizeof(struct nvme_lambda_reply) + TAIL_MAX) + cap;
+	if (a.size < FETCH_MIN)
+		a.size = FETCH_MIN;
 	if (a.size > c->r->max_transfer)
 		a.size = c->r->max_transfer;
 	bytes = malloc(sizeof(head) + n1 + n2);

@@ -8,7 +8,7 @@
 
 #include "host/remote.h"
 
-#define LIST_BYTES (64u << 10)
+#define LIST_BYTES (256u << 10) /* the most that a server answers at once */
 #define PAGE_MAX   (16u << 20)
 
 _Static_assert(LIO_TYPE_FILE == (int)NVME_PATH_FILE &&
