@@ -45,17 +45,50 @@ static void count_output(struct ctrl_job *job)
 	job->result.bytes_out = w ? w->out_head - w->out_from : 0;
 }
 
+/* The whole process, by the scheduler's account: the clock is as clock_getcpuclockid() makes it. */
+static uint64_t cpu_clock(const struct ctrl_worker *w)
+{
+	const clockid_t id = (clockid_t)((~(unsigned int)w->pid << 3) | 2u);
+	struct timespec ts;
+
+	if (w->reaped || clock_gettime(id, &ts))
+		return 0;
+	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
+/* The lock is held. */
+static uint64_t cpu_now(const struct ctrl_job *job)
+{
+	const struct ctrl_worker *w = job->worker;
+	uint64_t now;
+
+	if (job->over || !w || !w->begun)
+		return job->cpu_ns;
+	now = cpu_clock(w);
+	return now > job->cpu_from ? now - job->cpu_from : 0;
+}
+
+/* It has a result. */
+static void close_job(struct ctrl_job *job)
+{
+	struct ctrl_workers *pool = job->server->workers;
+
+	pthread_mutex_lock(&pool->lock);
+	job->cpu_ns = cpu_now(job);
+	job->over = true;
+	pthread_mutex_unlock(&pool->lock);
+	count_output(job);
+}
+
 /* The worker goes; what it put out before stays to be taken.  ready() comes from the timer. */
 static void give_up_worker(struct ctrl_job *job, enum worker_end why)
 {
 	struct ctrl_worker *w = job->worker;
 
+	close_job(job);
 	pthread_mutex_lock(&w->pool->lock);
-	job->cpu_ns = ctrl_job_cpu_ns(job);
 	pool_end(w, why);
 	pthread_mutex_unlock(&w->pool->lock);
-	job->over = true;
-	count_output(job);
 	ctrl_timer_arm(job->loop, &job->timer, 0);
 }
 
@@ -108,8 +141,7 @@ static void finish(struct ctrl_job *job)
 	/* What could not be loaded is not there the next time either; nor may it be believed that it was. */
 	if (w->loads)
 		w->programs[w->slot].loaded = !job->result.error || job->result.calls;
-	job->over = true;
-	count_output(job);
+	close_job(job);
 	tell_end(job);
 }
 
@@ -259,16 +291,6 @@ static int send_job(struct ctrl_worker *w, const struct ctrl_job *job)
 	return sendmsg(w->control, &msg, MSG_NOSIGNAL | MSG_DONTWAIT) < 0 ? -errno : 0;
 }
 
-static uint64_t cpu_clock(const struct ctrl_worker *w)
-{
-	/* As clock_getcpuclockid() makes it: the whole process, by the scheduler's account. */
-	const clockid_t id = (clockid_t)((~(unsigned int)w->pid << 3) | 2u);
-	struct timespec ts;
-
-	return clock_gettime(id, &ts) ? 0
-				      : (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
-}
-
 static bool is_stream(const struct ctrl_job *job)
 {
 	return job->kind == CTRL_JOB_RUN && job->fd < 0 && !job->segments;
@@ -278,7 +300,6 @@ static int begin(struct ctrl_worker *w, struct ctrl_job *job)
 {
 	int rc;
 
-	w->begun = true;
 	w->in_waits = false;
 	w->looks = w->spurious = 0;
 	w->out_from = w->out_tail = w->out_told = w->out_head;
@@ -293,7 +314,10 @@ static int begin(struct ctrl_worker *w, struct ctrl_job *job)
 	if (rc)
 		return rc;
 	fill_command(w, job);
+	pthread_mutex_lock(&w->pool->lock);
 	job->cpu_from = cpu_clock(w);
+	w->begun = true;
+	pthread_mutex_unlock(&w->pool->lock);
 	w->watch = (struct ctrl_watch){.fd = w->event, .ready = on_event};
 	rc = ctrl_loop_watch(job->loop, &w->watch, EPOLLIN);
 	w->watching = !rc;
@@ -307,12 +331,48 @@ static uint64_t ms_until(uint64_t ns)
 	return ns > now ? (ns - now) / 1000000 + 1 : 0;
 }
 
+static int place(struct ctrl_job *job);
+
+/* The job has this worker no more.  The lock is held. */
+static void part(struct ctrl_job *job)
+{
+	struct ctrl_worker *w = job->worker;
+
+	if (!w)
+		return;
+	if (w->watching)
+		ctrl_loop_unwatch(job->loop, &w->watch);
+	w->watching = false;
+	w->job = NULL;
+	job->worker = NULL;
+	pool_put(w);
+}
+
+/* Of a worker that died before it was given anything nobody has seen anything. */
+static void place_again(struct ctrl_job *job)
+{
+	struct ctrl_workers *pool = job->server->workers;
+
+	pthread_mutex_lock(&pool->lock);
+	pool_end(job->worker, WORKER_END_DIED);
+	part(job);
+	pthread_mutex_unlock(&pool->lock);
+	if (!place(job))
+		return;
+	worker_failed(job, -EIO,
+		      "the worker process died before it was given the job; send it again");
+	close_job(job);
+	ctrl_timer_arm(job->loop, &job->timer, 0);
+}
+
 static void begin_or_fail(struct ctrl_worker *w, struct ctrl_job *job)
 {
 	uint32_t grace = w->pool->limits->grace_ms;
 	int rc = begin(w, job);
 
-	if (rc) {
+	if (rc == -EPIPE) {
+		place_again(job);
+	} else if (rc) {
 		worker_failed(job, rc == -ENOMEM ? rc : -EIO,
 			      "the worker process cannot be given the job: %s; send it again",
 			      strerror(-rc));
@@ -324,6 +384,30 @@ static void begin_or_fail(struct ctrl_worker *w, struct ctrl_job *job)
 	} else {
 		ctrl_timer_cancel(job->loop, &job->timer);
 	}
+}
+
+/* On an idle worker, or with those that wait for a process to be made. */
+static int place(struct ctrl_job *job)
+{
+	struct ctrl_workers *pool = job->server->workers;
+	struct ctrl_worker *w;
+	int rc = 0;
+
+	pthread_mutex_lock(&pool->lock);
+	w = pool_take(pool, job);
+	if (!w && pool_has_room(pool)) {
+		*pool->pending_end = job;
+		pool->pending_end = &job->next;
+		pool_wake(pool);
+	} else if (!w) {
+		rc = -EAGAIN;
+	}
+	pthread_mutex_unlock(&pool->lock);
+	if (w)
+		begin_or_fail(w, job);
+	else if (!rc)
+		ctrl_timer_arm(job->loop, &job->timer, NEW_MS);
+	return rc;
 }
 
 /* ---- too late ---- */
@@ -360,7 +444,7 @@ static void never_began(struct ctrl_job *job)
 	else
 		worker_failed(job, -EIO,
 			      "no worker process came to be in time; the server's log says why");
-	job->over = true;
+	close_job(job);
 	tell_end(job);
 }
 
@@ -436,8 +520,7 @@ void worker_lost(void *arg)
 		} else {
 			worker_failed(job, -EIO, "the worker process of this function %s",
 				      how_it_ended(w));
-			job->over = true;
-			count_output(job);
+			close_job(job);
 			tell_end(job);
 		}
 	}
@@ -478,8 +561,6 @@ static uint64_t deadline_of(const struct ctrl_job *job, uint64_t now)
 int ctrl_job_start(struct ctrl_job *job, struct ctrl_error *err)
 {
 	int rc = check_job(job, err);
-	struct ctrl_workers *pool = job->server->workers;
-	struct ctrl_worker *w;
 
 	if (rc)
 		return rc;
@@ -489,22 +570,9 @@ int ctrl_job_start(struct ctrl_job *job, struct ctrl_error *err)
 	job->timer = (struct ctrl_timer){.fire = on_timer};
 	job->deadline_ns = deadline_of(job, ctrl_now_ns());
 	job->cpu_from = job->cpu_ns = 0;
-	pthread_mutex_lock(&pool->lock);
-	w = pool_take(pool, job);
-	if (!w && pool_has_room(pool)) {
-		*pool->pending_end = job;
-		pool->pending_end = &job->next;
-		pool_wake(pool);
-	} else if (!w) {
-		rc = -EAGAIN;
-	}
-	pthread_mutex_unlock(&pool->lock);
-	if (w)
-		begin_or_fail(w, job);
-	else if (!rc)
-		ctrl_timer_arm(job->loop, &job->timer, NEW_MS);
+	rc = place(job);
 	return rc ? ctrl_fail(err, rc, "all %u worker processes are busy; try again soon",
-			      pool->limits->max_workers)
+			      job->server->workers->limits->max_workers)
 		  : 0;
 }
 
@@ -619,13 +687,13 @@ void ctrl_job_gate(struct ctrl_job *job, bool open)
 
 uint64_t ctrl_job_cpu_ns(const struct ctrl_job *job)
 {
-	const struct ctrl_worker *w = job->worker;
-	uint64_t now;
+	struct ctrl_workers *pool = job->server->workers;
+	uint64_t ns;
 
-	if (job->over || !w || !w->begun)
-		return job->cpu_ns;
-	now = cpu_clock(w);
-	return now > job->cpu_from ? now - job->cpu_from : 0;
+	pthread_mutex_lock(&pool->lock);
+	ns = cpu_now(job);
+	pthread_mutex_unlock(&pool->lock);
+	return ns;
 }
 
 /* The worker waits for its next job: nothing of this one stays in what is shared. */
@@ -646,23 +714,15 @@ void ctrl_job_release(struct ctrl_job *job)
 	ctrl_timer_cancel(job->loop, &job->timer);
 	pthread_mutex_lock(&pool->lock);
 	w = job->worker;
-	job->worker = NULL;
 	if (!w) {
 		unpend(pool, job);
-		pthread_mutex_unlock(&pool->lock);
-		return;
-	}
-	if (w->watching)
-		ctrl_loop_unwatch(job->loop, &w->watch);
-	w->watching = false;
-	w->job = NULL;
-	if (w->state == WORKER_BUSY && job->over) {
+	} else if (w->state == WORKER_BUSY && job->over) {
 		clean(w);
 		w->idle_ns = ctrl_now_ns();
 		w->state = WORKER_IDLE;
 	} else {
 		pool_end(w, WORKER_END_ABANDONED);
 	}
-	pool_put(w);
+	part(job);
 	pthread_mutex_unlock(&pool->lock);
 }

@@ -83,7 +83,7 @@ static int64_t segments_read(struct worker_source *s, uint8_t *buf, size_t len, 
 
 	if (off < s->run->job.base)
 		return outside(s, off);
-	while (have < len && off + have < s->src.size) {
+	while (have < len && off + have < s->run->job.size) {
 		int64_t n = segment_read(s, buf + have, len - have, off + have);
 
 		if (n < 0)
@@ -97,12 +97,14 @@ static int64_t segments_read(struct worker_source *s, uint8_t *buf, size_t len, 
 
 static int64_t positional_read(struct worker_source *s, void *buf, size_t len, uint64_t off)
 {
-	if (off >= s->src.size)
+	uint64_t size = s->run->job.size;
+
+	if (off >= size)
 		return 0;
 	if (s->starts)
 		return segments_read(s, buf, len, off);
-	if (len > s->src.size - off)
-		len = s->src.size - off;
+	if (len > size - off)
+		len = size - off;
 	return fd_read(s->fd, buf, len, off);
 }
 
