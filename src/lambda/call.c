@@ -19,6 +19,8 @@
  * address space (docs/io.md has the measurements).
  */
 #define MAP_MIN (512u << 10)
+/* What an arena's output window has at first: clearing it for each call costs as much as a small function. */
+#define OUT_FIRST (64u << 10)
 /* Heaps up to this are cleared in place rather than dropped and faulted in again. */
 #define HEAP_CLEAR (256u << 10)
 
@@ -100,6 +102,11 @@ void worker_close(struct worker *w)
 
 int worker_restart(struct worker *w)
 {
+	if (w->short_of_out) {
+		w->short_of_out = false;
+		w->reruns++;
+		return 0;
+	}
 	worker_close(w);
 	w->tier = sbpf_tier_missing(SBPF_TIER_TEMPLATE) ? SBPF_TIER_INTERP : SBPF_TIER_TEMPLATE;
 	w->restarts++;
@@ -213,10 +220,40 @@ int call_no_input(struct worker *w)
 
 /* ---- the call ---- */
 
+static uint64_t out_pages(const struct call *c)
+{
+	return page_up(c->out_cap ? c->out_cap : 1);
+}
+
+/*
+ * An arena cannot tell which of its pages a call wrote, so all of the window is cleared for each.  It has less than it
+ * should, then, until a call touches what is missing: that one is repeated with all of it.
+ */
+static uint64_t out_backed(const struct worker *w, const struct call *c)
+{
+	uint64_t all = out_pages(c), some = sbpf_sandbox_size(w->sb, SBPF_WIN_OUT);
+
+	if (w->tier != SBPF_TIER_KERNEL)
+		return all;
+	return min_u64(all, max_u64(max_u64(some, OUT_FIRST), w->out_backed));
+}
+
+static bool is_short_of_out(struct worker *w, const struct call *c, uint64_t address)
+{
+	uint64_t at = address - sbpf_window_offset(SBPF_WIN_OUT);
+
+	if (w->tier != SBPF_TIER_KERNEL || at < sbpf_sandbox_size(w->sb, SBPF_WIN_OUT) ||
+	    at >= out_pages(c))
+		return false;
+	w->out_backed = out_pages(c);
+	w->short_of_out = true;
+	return true;
+}
+
 static int clean_windows(struct worker *w, const struct call *c)
 {
 	const struct lambda_function *fn = w->job->fn;
-	uint64_t out = c->out_cap ? c->out_cap : SBPF_PAGE;
+	uint64_t out = out_backed(w, c);
 	int rc;
 
 	rc = sbpf_sandbox_resize(w->sb, SBPF_WIN_OUT, out);
@@ -350,6 +387,8 @@ int call_run(struct worker *w, const struct call *c, int64_t *r0)
 	rc = sbpf_run(w->sb, &call, &why);
 	w->run_ns += now_ns() - start;
 	w->calls++;
+	if (rc == -EFAULT && is_short_of_out(w, c, why.address))
+		rc = -ERESTART;
 	w->out_of_fuel =
 		rc == -ETIME && req->fuel && !(req->deadline_ns && now_ns() >= req->deadline_ns);
 	*r0 = (int64_t)call.r0;

@@ -102,6 +102,8 @@ struct worker {
 	enum sbpf_tier tier; /* the job's until the kernel ended a run of this worker's */
 	pthread_t thread;
 	struct lambda_error err; /* of what this worker does now */
+	uint64_t out_backed;     /* KERNEL: of OUT, that a call turned out to need */
+	bool short_of_out;       /* the last call needs more than it had */
 	uint64_t out_dirty;      /* first bytes of OUT that the last call surely wrote */
 	uint64_t span_fuel;      /* of the current span's calls */
 	uint8_t *stage; /* sequential sources: the current span's bytes, as they were read */
@@ -174,8 +176,8 @@ void pieces_free(struct job *job);
 int worker_open(struct worker *w);
 void worker_close(struct worker *w);
 /*
- * A call ended with -ERESTART: this worker goes on in another tier, in a sandbox without input and state, and what
- * the call was to do starts again from where state and input are still as they were.
+ * A call ended with -ERESTART: this worker goes on with more room, or in another tier, in a sandbox without input and
+ * state, and what the call was to do starts again from where state and input are still as they were.
  */
 int worker_restart(struct worker *w);
 

@@ -953,6 +953,7 @@ static void another_thread_can_cancel_a_run(void **state)
 		r.req.chunk = 1;
 		r.req.threads = 1 + i % 4;
 		r.req.cancel = &cancel_flag;
+		r.req.fuel = 1ull << 50; /* not what ends it */
 		assert_int_equal(pthread_create(&thread, NULL, cancel_soon, NULL), 0);
 		run_go(&r);
 		pthread_join(thread, NULL);
@@ -1041,6 +1042,10 @@ static void a_file_truncated_while_it_is_read_is_an_error(void **state)
 		r.req.tier = draw_tier();
 		r.req.threads = 1 + (i & 2) / 2;
 		r.src.src.map_forced = true;
+		if (i & 1 && only == SBPF_TIER_KERNEL) { /* it maps nothing */
+			run_free(&r);
+			continue;
+		}
 		if (i & 1) /* mapped: the size is stale, the boundaries can still be read */
 			assert_int_equal(ftruncate(r.src.fd, 2 * MIB + 50), 0);
 		else
