@@ -19,6 +19,8 @@
 
 /* What one export has of calls that block. */
 #define EXPORT_THREADS 8u
+/* Requests that may wait for those: each keeps a connection, and of those there is an end. */
+#define EXPORT_QUEUE 4096u
 /* Open objects of all hosts: this part of the descriptors that the process may have. */
 #define OBJECTS_SHARE 4u
 
@@ -199,6 +201,11 @@ void export_free(struct ctrl_export *e)
 	free(e);
 }
 
+bool export_hangs(const struct ctrl_export *e)
+{
+	return ctrl_pool_queued(e->pool) >= EXPORT_QUEUE;
+}
+
 /* ---- the server's ---- */
 
 struct ctrl_export *export_find(struct ctrl_exports *all, const char *name, size_t len)
@@ -269,6 +276,22 @@ bool ctrl_exports_idle(const struct ctrl_server *s)
 			return false;
 	}
 	return true;
+}
+
+void ctrl_exports_metrics(struct ctrl_server *s, FILE *out)
+{
+	uint32_t n = atomic_load(&s->exports->n);
+
+	fprintf(out,
+		"# HELP liod_objects Open files of exported directories.\n"
+		"# TYPE liod_objects gauge\n"
+		"liod_objects %u\n"
+		"# HELP liod_export_queue Requests that wait for a thread of their export.\n"
+		"# TYPE liod_export_queue gauge\n",
+		atomic_load(&s->exports->objects));
+	for (uint32_t i = 0; i < n; i++)
+		fprintf(out, "liod_export_queue{export=\"%s\"} %u\n", s->exports->all[i]->name,
+			ctrl_pool_queued(s->exports->all[i]->pool));
 }
 
 void ctrl_exports_free(struct ctrl_server *s)

@@ -45,6 +45,8 @@ struct ctrl_exports {
 /* Parse, and open the directory. */
 int export_new(const char *spec, struct ctrl_export **out, struct ctrl_error *err);
 void export_free(struct ctrl_export *e);
+/* So much waits for its threads that its file system must be hanging: more is refused, with EBUSY. */
+bool export_hangs(const struct ctrl_export *e);
 struct ctrl_export *export_find(struct ctrl_exports *all, const char *name, size_t len);
 
 /* ---- export_tree.c: @path is below the export, plain (export_path_check()), "" its root; 0 or -errno ---- */

@@ -150,7 +150,7 @@ static int reopen(int fd, int flags)
 
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
 	do {
-		again = open(path, flags | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+		again = open(path, flags | O_CLOEXEC | O_NOCTTY);
 	} while (again < 0 && errno == EINTR);
 	return again < 0 ? -errno : again;
 }
@@ -198,9 +198,7 @@ static int find_or_make(const struct ctrl_export *e, const char *path, uint32_t 
 			fd = resolve(e, path, O_PATH, 0);
 		if (fd != -ENOENT || !(flags & NVME_PATH_CREATE))
 			return fd;
-		fd = resolve(e, path,
-			     O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_NOCTTY | O_NONBLOCK,
-			     mode);
+		fd = resolve(e, path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_NOCTTY, mode);
 		*made = fd >= 0;
 		if (fd != -EEXIST || flags & NVME_PATH_EXCLUSIVE)
 			return fd;
@@ -319,7 +317,7 @@ int export_list(const struct ctrl_export *e, const char *path, uint64_t cookie, 
 	*len = 0;
 	if (cookie > INT64_MAX)
 		return -EINVAL;
-	dir = resolve(e, path, O_RDONLY | O_DIRECTORY | O_NONBLOCK, 0);
+	dir = resolve(e, path, O_RDONLY | O_DIRECTORY, 0);
 	if (dir < 0)
 		return dir;
 	if (cookie && lseek(dir, (off_t)cookie, SEEK_SET) < 0)

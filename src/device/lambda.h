@@ -144,10 +144,10 @@ struct ctrl_object; /* an open file of one controller; refcounted, so that a run
 /* "NAME=DIR[,rw][,functions=any|none|HEX+HEX…]": before the server starts. */
 int ctrl_server_add_export(struct ctrl_server *s, const char *spec, struct ctrl_error *err);
 bool ctrl_server_has_exports(const struct ctrl_server *s);
-void ctrl_exports_free(struct ctrl_server *s);
 int ctrl_exports_new(struct ctrl_server *s);
 /* No request on a path, and none on an object, is on a thread of theirs. */
 bool ctrl_exports_idle(const struct ctrl_server *s);
+void ctrl_exports_metrics(struct ctrl_server *s, FILE *out);
 /* The loops have ended and nobody has an object. */
 void ctrl_exports_free(struct ctrl_server *s);
 struct ctrl_exports *ctrl_server_exports(struct ctrl_server *s);

@@ -54,6 +54,8 @@ struct ctrl_pool *ctrl_pool_new(const char *name, uint32_t threads);
 void ctrl_pool_free(struct ctrl_pool *p);
 void ctrl_pool_task(struct ctrl_pool *p, struct ctrl_task *t);
 void ctrl_pool_io(struct ctrl_pool *p, struct ctrl_io *io, int (*fn)(struct ctrl_io *io));
+/* What waits for a thread. */
+uint32_t ctrl_pool_queued(struct ctrl_pool *p);
 /* It has nothing to do. */
 bool ctrl_pool_idle(struct ctrl_pool *p);
 /* From a thread of the pool: as ctrl_loop_finish(). */

@@ -391,6 +391,10 @@ static bool begin(struct ctrl_cmd *cmd)
 static void submit(struct ctrl_cmd *cmd, int (*work)(struct ctrl_io *io),
 		   void (*done)(struct ctrl_io *io, int error))
 {
+	if (export_hangs(object_of(cmd)->export)) {
+		finish(cmd, -EBUSY);
+		return;
+	}
 	cmd->io = (struct ctrl_io){.loop = cmd->q->loop, .done = done};
 	ctrl_object_submit(object_of(cmd), &cmd->io, work);
 }

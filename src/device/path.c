@@ -269,6 +269,9 @@ static int find(struct ctrl_path_op *op)
 	op->export = export_find(op->exports, path, name_len(path, len));
 	if (!len || !op->export)
 		return no_export(op, path, len);
+	if (export_hangs(op->export))
+		return fail(op, path, len, -EBUSY,
+			    "the export's file system does not answer; try again later");
 	if (kind == NVME_PATH_RENAME &&
 	    export_find(op->exports, path2, name_len(path2, len2)) != op->export)
 		return fail(op, path2, len2, -EXDEV, NULL);

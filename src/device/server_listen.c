@@ -274,8 +274,9 @@ static void accept_ready(struct ctrl_watch *w, uint32_t events)
 
 		if (fd >= 0) {
 			if (atomic_load(&s->connections) >= s->opts.limits.max_connections) {
-				close(fd);
+				/* Counted before the peer can see it. */
 				ctrl_server_reject(s, "connections");
+				close(fd);
 			} else if (admit(s, fd)) {
 				hand_over(s, fd);
 			}

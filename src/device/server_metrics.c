@@ -280,6 +280,7 @@ void ctrl_server_metrics(struct ctrl_server *s, FILE *out)
 	tell_latency(s, out);
 	tell_connections(s, out);
 	tell_namespaces(s, out);
+	ctrl_exports_metrics(s, out);
 	ctrl_lambda_metrics(s, out);
 	ctrl_workers_metrics(s, out);
 }

@@ -94,6 +94,16 @@ void ctrl_pool_io(struct ctrl_pool *p, struct ctrl_io *io, int (*fn)(struct ctrl
 	ctrl_pool_task(p, &io->task);
 }
 
+uint32_t ctrl_pool_queued(struct ctrl_pool *p)
+{
+	uint32_t n;
+
+	pthread_mutex_lock(&p->lock);
+	n = p->queued;
+	pthread_mutex_unlock(&p->lock);
+	return n;
+}
+
 bool ctrl_pool_idle(struct ctrl_pool *p)
 {
 	bool idle;

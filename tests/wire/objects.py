@@ -9,6 +9,7 @@ import socket
 import struct
 import sys
 import time
+import urllib.request
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import tap  # noqa: E402
@@ -596,6 +597,31 @@ def test_a_file_system_that_hangs_hangs_its_own_export_only():
                 except OSError:
                     continue
                 raise AssertionError("a request on what hung succeeded")
+
+
+def test_more_than_can_wait_for_what_hangs_is_refused():
+    put(tree("fine"), "f", data=b"fine")
+    with Hung(tree("hung2")) as hung, Liod(args=("--export", f"hung={hung.path}", "--export", f"fine={tree('fine')}")) as liod:
+        sessions = [Session(liod) for _ in range(20)]
+        for s in sessions:
+            for _ in range(240):
+                s.files.start(STAT, "hung/f")
+        fails("EBUSY", sessions[-1].files.ask, STAT, "hung/f", says="does not answer")
+        with Session(liod) as f:
+            assert f.read(f.open("fine/f"), 10) == b"fine"
+        for s in sessions:
+            s.host.close()
+        assert liod.serves()
+        hung.end()
+
+
+def test_exports_have_metrics():
+    with Liod(args=("--export", f"m={tree('metrics')},rw", "--metrics", "127.0.0.1:0")) as liod, Session(liod) as f:
+        where = said(liod, "event=metrics")[0].rsplit("address=", 1)[1].strip()
+        f.open("m/f", WRITE | CREATE)
+        with urllib.request.urlopen(f"http://{where}/metrics", timeout=20) as page:
+            text = page.read().decode()
+        assert "\nliod_objects 1\n" in text and '\nliod_export_queue{export="m"} 0\n' in text, text
 
 
 if __name__ == "__main__":
