@@ -429,13 +429,17 @@ int cmd_device(int argc, char **argv)
 	bool writes;
 	int status;
 
-	if (cli_parse(CLI_DEVICE, argc, argv, &cli) || cli_words(CLI_DEVICE, &cli, 1, 2))
+	if (cli_parse(CLI_DEVICE, argc, argv, &cli) || cli_words(CLI_DEVICE, &cli, 1, 3))
 		return CLI_FAILED;
 	if (cli.nsid >= ALL_NAMESPACES)
 		return cli_fail(ERANGE, "namespaces are numbered from 1",
 				"device: --nsid: the number is too large");
 	if (cli.n_words == 1)
 		return report(&cli, cli.words[0]);
+	if (device_server_command(cli.words[0]))
+		return device_server(&cli);
+	if (cli_words(CLI_DEVICE, &cli, 1, 2))
+		return CLI_FAILED;
 	writes = strcmp(cli.words[0], "write") == 0;
 	if (!writes && strcmp(cli.words[0], "read") != 0)
 		return cli_fail(EINVAL, "usage: lio device [read|write] HOST[:PORT]",

@@ -70,6 +70,7 @@ static int run(const struct cli *cli, struct cli_request *req)
 	progress_begin(cli);
 	err = lio_lambda_scan(req->file, req->fn, cli->offset, cli->length, &req->opts, &sink,
 			      &req->result);
+	cli_trace_note(cli, req);
 	if (printer_error(p))
 		status = fail_print(req, printer_error(p));
 	else

@@ -17,7 +17,8 @@ static int open_target(const char *path, struct lio_file **out, bool *made)
 	int err;
 
 	*made = false;
-	if (strcmp(path, "-") == 0 || (stat(path, &st) == 0 && S_ISFIFO(st.st_mode)))
+	if (strcmp(path, "-") == 0 ||
+	    (!cli_is_url(path) && stat(path, &st) == 0 && S_ISFIFO(st.st_mode)))
 		return cli_fail(ESPIPE, "use lio run and a redirection",
 				"write: %s: a stream has no offset to write at", path);
 	err = lio_open(path, O_WRONLY, 0, out);
@@ -31,8 +32,14 @@ static int open_target(const char *path, struct lio_file **out, bool *made)
 /* A file that this run made and never wrote to is not left behind. */
 static void remove_empty(const char *path)
 {
+	struct lio_stat there = {.size = sizeof(there)};
 	struct stat st;
 
+	if (cli_is_url(path)) {
+		if (lio_stat(path, &there) == 0 && there.type == LIO_TYPE_FILE && !there.bytes)
+			lio_remove(path);
+		return;
+	}
 	if (lstat(path, &st) == 0 && S_ISREG(st.st_mode) && st.st_size == 0)
 		unlink(path);
 }
@@ -76,6 +83,7 @@ static int write_to(const struct cli *cli, struct cli_request *req, const char *
 	err = lio_lambda_write(file, cli->offset, req->fn, req->file, 0, LIO_TO_END, &req->opts,
 			       &req->result);
 	progress_end();
+	cli_trace_note(cli, req);
 	status = err ? cli_fail_run(err) : report(cli, req, target, &facts);
 	if (err && made)
 		remove_empty(target);

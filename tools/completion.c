@@ -69,10 +69,15 @@ static void bash(void)
 				printf("--%s ", cli_options[i].name);
 		puts("--help' ;;");
 	}
-	puts("\tesac\n"
-	     "\tif [[ $cur == -* ]]; then\n"
-	     "\t\tCOMPREPLY=($(compgen -W \"$options\" -- \"$cur\"))\n"
-	     "\telif [ \"$COMP_CWORD\" -eq 2 ] && [[ ${COMP_WORDS[1]} != @(cc|device) ]]; then\n"
+	fputs("\tesac\n"
+	      "\tif [[ $cur == -* ]]; then\n"
+	      "\t\tCOMPREPLY=($(compgen -W \"$options\" -- \"$cur\"))\n"
+	      "\telif [ \"$COMP_CWORD\" -eq 2 ] && [[ ${COMP_WORDS[1]} == @(",
+	      stdout);
+	for (int c = 0, n = 0; c < CLI_COMMANDS; c++)
+		if (cli_commands[c].function)
+			printf("%s%s", n++ ? "|" : "", cli_commands[c].name);
+	puts(") ]]; then\n"
 	     "\t\tCOMPREPLY=($(compgen -W \"$(lio completion functions 2>/dev/null)\" -- "
 	     "\"$cur\")\n"
 	     "\t\t\t$(compgen -f -X '!*.o' -- \"$cur\"))\n"
@@ -140,7 +145,9 @@ static void zsh(void)
 			if (takes(c, &cli_options[i]))
 				zsh_option(&cli_options[i]);
 		printf("\t\t'--help[how to use it]' \\\n\t\t'1:%s' '*:file:_files' ;;\n",
-		       c == CLI_CC ? "source:_files" : "function:_lio_functions");
+		       c == CLI_CC                ? "source:_files"
+		       : cli_commands[c].function ? "function:_lio_functions"
+						  : "file:_files");
 	}
 	puts("\tesac\n}\n_lio \"$@\"");
 }
@@ -173,7 +180,7 @@ static void fish(void)
 		printf("complete -c lio -n '__lio_word 1' -f -a %s -d '", cli_commands[c].name);
 		put_quoted(cli_commands[c].summary);
 		puts("'");
-		if (c != CLI_CC && c != CLI_FUNCTIONS && c != CLI_FEATURES && c != CLI_DEVICE)
+		if (cli_commands[c].function)
 			printf("complete -c lio -n '__lio_word 2; and __fish_seen_subcommand_from "
 			       "%s' "
 			       "-a '(lio completion functions 2>/dev/null)'\n",

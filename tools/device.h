@@ -23,4 +23,8 @@ struct device { /* one subsystem */
 void device_report(FILE *to, const struct device *devices, size_t n);
 json_object *device_json(const char *address, const struct device *devices, size_t n);
 
+/* Functions of a server (device_server.c): is that word one of its commands? */
+bool device_server_command(const char *word);
+int device_server(const struct cli *cli);
+
 #endif /* TOOLS_DEVICE_H */

@@ -70,7 +70,17 @@ static double cached_by_mincore(int fd, uint64_t offset, uint64_t length)
 	return pages ? (double)seen / (double)pages : -1;
 }
 
-void cli_facts(const char *path, uint64_t offset, uint64_t length, struct cli_facts *facts)
+static void remote_facts(const char *url, struct cli_facts *facts)
+{
+	struct lio_stat st = {.size = sizeof(st)};
+
+	*facts = (struct cli_facts){
+		.size = -1, .cached = -1, .cached_by = "only its server can tell"};
+	if (lio_stat(url, &st) == 0 && st.type == LIO_TYPE_FILE)
+		facts->size = (int64_t)st.bytes;
+}
+
+static void local_facts(const char *path, uint64_t offset, uint64_t length, struct cli_facts *facts)
 {
 	struct stat st;
 	int fd = strcmp(path, "-") == 0 ? STDIN_FILENO
@@ -97,6 +107,14 @@ void cli_facts(const char *path, uint64_t offset, uint64_t length, struct cli_fa
 	}
 	if (fd > STDIN_FILENO)
 		close(fd);
+}
+
+void cli_facts(const char *path, uint64_t offset, uint64_t length, struct cli_facts *facts)
+{
+	if (cli_is_url(path))
+		remote_facts(path, facts);
+	else
+		local_facts(path, offset, length, facts);
 }
 
 /* ---- for people ---- */
@@ -165,6 +183,9 @@ static void explain_costs(FILE *to, const struct lio_result *r)
 	fprintf(to, "\ntime        %s: input %s and function %s over all threads, compiling %s\n",
 		cli_time_text(a, r->wall_ns), cli_time_text(b, r->io_ns),
 		cli_time_text(c, r->run_ns), cli_time_text(d, r->compile_ns));
+	if (r->queue_ns)
+		fprintf(to, "queue       %s until it was its turn at the server\n",
+			cli_time_text(a, r->queue_ns));
 	if (r->wall_ns)
 		fprintf(to, "speed       %.3f GB/s\n", (double)r->bytes_in / (double)r->wall_ns);
 	fprintf(to, "calls       %" PRIu64 ", %" PRIu64 " run again; %" PRIu64 " of fuel\n",
@@ -215,6 +236,7 @@ json_object *cli_result_json(const struct lio_result *r)
 	add_u64(o, "io_ns", r->io_ns);
 	add_u64(o, "run_ns", r->run_ns);
 	add_u64(o, "compile_ns", r->compile_ns);
+	add_u64(o, "queue_ns", r->queue_ns);
 	add_u64(o, "fuel", r->fuel);
 	add_u64(o, "calls", r->calls);
 	add_u64(o, "reruns", r->reruns);

@@ -15,11 +15,13 @@
 /* clang-format off */
 const struct cli_command_row cli_commands[CLI_COMMANDS] = {
 	[CLI_RUN] = {
-		.name = "run", .usage = "FUNCTION FILE [NAME=VALUE | VALUE]… [OPTIONS]", .run = cmd_run,
+		.name = "run", .usage = "FUNCTION FILE [NAME=VALUE | VALUE]… [OPTIONS]", .run = cmd_run, .function = true,
 		.summary = "run a function over a file and print its output",
 		.about =
 "FUNCTION is the name of a shipped function (\"lio functions\") or an object file\n"
-"(a '/' in its name or .o at its end). FILE \"-\" is standard input. Arguments go\n"
+"(a '/' in its name or .o at its end). FILE \"-\" is standard input, and\n"
+"lio://HOST[:PORT]/EXPORT/PATH a server's file, which the function then reads there,\n"
+"unless --engine user fetches the bytes. Arguments go\n"
 "by declared name or in declared order (\"lio info FUNCTION\"); NAME=@FILE takes\n"
 "the value from a file, NAME=@@… is a value that begins with '@'.\n"
 "\n"
@@ -32,19 +34,22 @@ const struct cli_command_row cli_commands[CLI_COMMANDS] = {
 "lio run stats64 numbers.bin --json          # largest, smallest, sum\n"
 "zstdcat dump.zst | lio run count -          # from a pipe\n"
 "lio run grep big.log.zst pattern=-v --tier template --threads 4\n"
-"lio run ./mine.o data --offset 1G --length 64M --timeout 10s\n",
+"lio run ./mine.o data --offset 1G --length 64M --timeout 10s\n"
+"lio run grep lio://nas/logs/app.log error   # there, and only its lines come here\n",
 	},
 	[CLI_WRITE] = {
 		.name = "write", .usage = "FUNCTION INPUT FILE [NAME=VALUE | VALUE]… [OPTIONS]",
-		.run = cmd_write, .summary = "run a function over input and write its output into a file",
+		.run = cmd_write, .function = true, .summary = "run a function over input and write its output into a file",
 		.about =
 "INPUT (\"-\": standard input) goes through a map or a scan; the output is staged\n"
 "and, once the function succeeded, written into FILE at --offset. FILE is never\n"
 "truncated; one that does not exist is created (mode 0666 less the umask). On\n"
-"success nothing is printed, unless --json or --explain asks for the result.\n",
+"success nothing is printed, unless --json or --explain asks for the result. Where\n"
+"FILE is a server's (lio://…) the function runs there.\n",
 		.examples =
 "lio write bitmap runs.rle image.bin               # expand runs into a file\n"
-"lio write grep all.log errors.log error --offset 4K\n",
+"lio write grep all.log errors.log error --offset 4K\n"
+"lio write grep lio://nas/logs/app.log lio://nas/logs/errors.log error\n",
 	},
 	[CLI_CC] = {
 		.name = "cc", .usage = "F.c [-o F.o] [-I DIR] [-D NAME=VALUE] [OPTIONS]", .run = cmd_cc,
@@ -60,7 +65,7 @@ const struct cli_command_row cli_commands[CLI_COMMANDS] = {
 "lio cc mine.c -o mine.o && lio test mine.o data && lio run ./mine.o data\n",
 	},
 	[CLI_TEST] = {
-		.name = "test", .usage = "FUNCTION FILE [NAME=VALUE | VALUE]… [OPTIONS]", .run = cmd_test,
+		.name = "test", .usage = "FUNCTION FILE [NAME=VALUE | VALUE]… [OPTIONS]", .run = cmd_test, .function = true,
 		.summary = "check that a function gives the same answer however its input is cut",
 		.about =
 "Runs the function once over FILE uncut, on one thread, interpreted. Then cuts\n"
@@ -73,7 +78,7 @@ const struct cli_command_row cli_commands[CLI_COMMANDS] = {
 "lio test grep /etc/services tcp --rounds 200 --seed 7\n",
 	},
 	[CLI_INFO] = {
-		.name = "info", .usage = "FUNCTION [--json]", .run = cmd_info,
+		.name = "info", .usage = "FUNCTION [--json]", .run = cmd_info, .function = true,
 		.summary = "what a function reads, takes and returns",
 		.about =
 "Prints what the object says of itself: kind, records, arguments with types and\n"
@@ -89,7 +94,7 @@ const struct cli_command_row cli_commands[CLI_COMMANDS] = {
 	},
 	[CLI_EXPLAIN] = {
 		.name = "explain", .usage = "FUNCTION FILE [NAME=VALUE | VALUE]… [OPTIONS]",
-		.run = cmd_explain, .summary = "run, and say what was decided and why instead of the output",
+		.run = cmd_explain, .function = true, .summary = "run, and say what was decided and why instead of the output",
 		.about =
 "Runs the function as \"lio run\" would and drops its output. Prints the engine,\n"
 "tier, way of input, threads, chunk and budgets and why, the share of the file in\n"
@@ -104,7 +109,7 @@ const struct cli_command_row cli_commands[CLI_COMMANDS] = {
 	},
 	[CLI_BENCH] = {
 		.name = "bench", .usage = "FUNCTION FILE [NAME=VALUE | VALUE]… [OPTIONS]",
-		.run = cmd_bench, .summary = "measure a function over a file",
+		.run = cmd_bench, .function = true, .summary = "measure a function over a file",
 		.about =
 "Runs the function once to warm up and then --repeat times for each tier and\n"
 "number of threads; the output is dropped. Prints the best and the median time,\n"
@@ -114,20 +119,75 @@ const struct cli_command_row cli_commands[CLI_COMMANDS] = {
 "lio bench stats64 numbers.bin\n"
 "lio bench grep big.log error --tier interp,template --threads 1,2,4 --json\n",
 	},
+	[CLI_LS] = {
+		.name = "ls", .usage = "lio://HOST[:PORT]/EXPORT[/PATH] [--long] [--json]", .run = cmd_ls,
+		.summary = "list a directory of a server",
+		.about =
+"Names, sorted by their bytes; directories end in a slash. Of lio://HOST alone,\n"
+"the exports. In a path %XX is the byte of that number.\n",
+		.examples = "lio ls lio://nas\nlio ls lio://nas:4420/logs/2026 --long\n",
+	},
+	[CLI_STAT] = {
+		.name = "stat", .usage = "lio://HOST[:PORT]/EXPORT/PATH [--json]", .run = cmd_stat,
+		.summary = "what a path of a server is",
+		.about = "A symbolic link is not followed.\n",
+		.examples = "lio stat lio://nas/logs/app.log\n",
+	},
+	[CLI_CAT] = {
+		.name = "cat", .usage = "lio://HOST[:PORT]/EXPORT/PATH [OPTIONS]", .run = cmd_cat,
+		.summary = "copy a server's file to standard output",
+		.about = "Plain bytes, no function: what compressed files hold stays compressed.\n",
+		.examples =
+"lio cat lio://nas/logs/app.log > app.log\n"
+"lio cat lio://nas/img/disk.raw --offset 1G --length 4K | xxd\n",
+	},
+	[CLI_PUT] = {
+		.name = "put", .usage = "FILE lio://HOST[:PORT]/EXPORT/PATH [OPTIONS]", .run = cmd_put,
+		.summary = "copy a local file to a server",
+		.about =
+"FILE \"-\" is standard input. A PATH that is a directory, or ends in a slash,\n"
+"receives it under its own name. It is written under a temporary name, flushed to\n"
+"the medium and renamed: others see the old file or all of the new one.\n",
+		.examples = "lio put table.bin lio://nas/data/\nzstd -c big | lio put - lio://nas/data/big.zst\n",
+	},
+	[CLI_RM] = {
+		.name = "rm", .usage = "lio://HOST[:PORT]/EXPORT/PATH…", .run = cmd_rm,
+		.summary = "remove files or empty directories of a server",
+		.about = "Each is tried; the status is 2 if one failed.\n",
+		.examples = "lio rm lio://nas/data/table.bin\n",
+	},
+	[CLI_MKDIR] = {
+		.name = "mkdir", .usage = "lio://HOST[:PORT]/EXPORT/PATH…", .run = cmd_mkdir,
+		.summary = "make directories of a server",
+		.about = "Each is tried; the status is 2 if one failed.\n",
+		.examples = "lio mkdir lio://nas/data/2026\n",
+	},
+	[CLI_MV] = {
+		.name = "mv", .usage = "lio://HOST[:PORT]/EXPORT/FROM lio://HOST[:PORT]/EXPORT/TO", .run = cmd_mv,
+		.summary = "rename within an export of a server",
+		.about =
+"A TO that is a directory receives it under its own name; a file is replaced.\n",
+		.examples = "lio mv lio://nas/data/new.bin lio://nas/data/table.bin\n",
+	},
 	[CLI_DEVICE] = {
-		.name = "device", .usage = "[read|write] HOST[:PORT] [OPTIONS]", .run = cmd_device,
+		.name = "device", .usage = "[read|write|programs|load|stats] HOST[:PORT] [OPTIONS]", .run = cmd_device,
 		.summary = "what an NVMe/TCP device has, and raw ranges of it",
 		.about =
 "Alone, finds the subsystems at HOST (or takes that of --nqn) and prints their\n"
 "controllers, limits, health and namespaces. The port is 8009 or else 4420. read\n"
 "copies a range of a namespace to standard output, write copies standard input\n"
 "to one and flushes it; both take whole blocks only. They go around file systems:\n"
-"write to a namespace that nobody has mounted.\n",
+"write to a namespace that nobody has mounted.\n"
+"\n"
+"Of a server that runs functions (liod): programs lists this host's functions\n"
+"there, load HOST FUNCTION sends one ahead of its first run, stats prints the\n"
+"server's limits and load. Their port is 4420.\n",
 		.examples =
 "lio device 192.0.2.7                      # what is there\n"
 "lio device localhost:4420 --json\n"
 "lio device read localhost:4420 --nsid 1 --length 1M > first.bin\n"
-"lio device write localhost:4420 --nsid 2 --offset 4K < blocks.bin\n",
+"lio device write localhost:4420 --nsid 2 --offset 4K < blocks.bin\n"
+"lio device stats nas\n",
 	},
 	[CLI_COMPLETION] = {
 		.name = "completion", .usage = "bash|zsh|fish|man|functions", .run = cmd_completion,

@@ -38,6 +38,13 @@ int cmd_explain(int argc, char **argv);
 int cmd_features(int argc, char **argv);
 int cmd_bench(int argc, char **argv);
 int cmd_device(int argc, char **argv);
+int cmd_ls(int argc, char **argv);
+int cmd_stat(int argc, char **argv);
+int cmd_cat(int argc, char **argv);
+int cmd_put(int argc, char **argv);
+int cmd_rm(int argc, char **argv);
+int cmd_mkdir(int argc, char **argv);
+int cmd_mv(int argc, char **argv);
 int cmd_completion(int argc, char **argv);
 
 enum cli_command { /* index into cli_commands[] */
@@ -50,6 +57,13 @@ enum cli_command { /* index into cli_commands[] */
 	CLI_EXPLAIN,
 	CLI_FEATURES,
 	CLI_BENCH,
+	CLI_LS,
+	CLI_STAT,
+	CLI_CAT,
+	CLI_PUT,
+	CLI_RM,
+	CLI_MKDIR,
+	CLI_MV,
 	CLI_DEVICE,
 	CLI_COMPLETION,
 	CLI_COMMANDS,
@@ -62,6 +76,7 @@ struct cli_command_row {
 	const char *about;    /* lines of at most 78 columns, each ending in a newline */
 	const char *examples; /* lines "COMMAND" or "COMMAND  # what it does" */
 	int (*run)(int argc, char **argv);
+	bool function; /* its first word is a function */
 	bool hidden;
 };
 extern const struct cli_command_row cli_commands[CLI_COMMANDS];
@@ -103,6 +118,7 @@ struct cli {
 	const char *nqn;                 /* device */
 	uint64_t nsid;
 	bool digest;
+	bool details; /* ls */
 };
 
 /* Parse argv[1..] by the option table; 0, or CLI_FAILED after an error line.  Words are moved to the front of argv. */
@@ -133,6 +149,16 @@ int cli_fail_lib(int err);
 /* The same of a struct lambda_error's text, or any other "WHAT: WHY; FIX". */
 int cli_fail_text(int err, const char *text);
 
+/* ---- paths of a server (cmd_remote.c) ---- */
+
+bool cli_is_url(const char *path);
+/* What follows the last slash of its path, encoded; NULL without a path. */
+const char *cli_url_name(const char *url);
+/* @url and below it @name, which is encoded.  malloc'd; NULL: no memory. */
+char *cli_url_join(const char *url, const char *name);
+/* @url, or what @name (encoded) is called in the directory that it names. */
+char *cli_url_target(const char *url, const char *name);
+
 /* ---- running (request.c) ---- */
 
 /* Set by SIGINT; a second one kills. */
@@ -162,6 +188,8 @@ struct cli_request { /* one FUNCTION over one FILE, ready to run */
 /* FUNCTION, FILE and arguments from words[0], words[1] and words[@args]…. */
 int cli_request(const struct cli *cli, size_t args, struct cli_request *req);
 void cli_request_free(struct cli_request *req);
+/* --trace of a run elsewhere: say that there is nothing to be seen. */
+void cli_trace_note(const struct cli *cli, const struct cli_request *req);
 /* The error line of a run that returned @err, or the quiet end of an interrupted one. */
 int cli_fail_run(int err);
 /* λ-read over the range that @cli names, the output dropped; 0, or a status after an error line. */

@@ -21,7 +21,7 @@
 const struct cli_option cli_options[] = {
 	{ "json", NULL, ROW(FLAG, json, false),
 	  .commands = RUNS | ON(WRITE) | ON(TEST) | ON(INFO) | ON(FUNCTIONS) | ON(FEATURES) | ON(BENCH) |
-		      ON(DEVICE),
+		      ON(DEVICE) | ON(LS) | ON(STAT),
 	  .help = "print one JSON document" },
 	{ "raw", NULL, ROW(FLAG, raw, false), .commands = ON(RUN),
 	  .help = "print the output's bytes as they are" },
@@ -56,6 +56,12 @@ const struct cli_option cli_options[] = {
 	  .help = "read, write: so much (default: to the end)" },
 	{ "digest", NULL, ROW(FLAG, digest, false), .commands = ON(DEVICE),
 	  .help = "have what crosses the network checked (CRC-32C)" },
+	{ "offset", "BYTES", ROW(SIZE, offset, true), .commands = ON(CAT),
+	  .help = "start at this offset (default 0)" },
+	{ "length", "BYTES", ROW(SIZE, length, true), .commands = ON(CAT),
+	  .help = "copy so much (default: to the end)" },
+	{ "long", NULL, ROW(FLAG, details, false), .commands = ON(LS),
+	  .help = "type, size and time of modification (UTC), too" },
 	{ "timeout", "TIME", ROW(TIME, timeout_ns, false), .commands = ON(DEVICE),
 	  .help = "time that connecting, or one command, may take (default 30s)" },
 	{ "chunk", "BYTES", ROW(SIZE, chunk, false), .commands = RUNS | ON(WRITE) | ON(BENCH),
@@ -81,7 +87,8 @@ const struct cli_option cli_options[] = {
 	{ "trace", NULL, ROW(FLAG, trace, false), .commands = RUNS | ON(WRITE),
 	  .help = "show on stderr what the function says with lambda_trace()" },
 	{ "quiet", NULL, ROW(FLAG, quiet, false),
-	  .commands = RUNS | ON(WRITE) | ON(BENCH) | ON(DEVICE), .help = "no progress on a terminal" },
+	  .commands = RUNS | ON(WRITE) | ON(BENCH) | ON(DEVICE) | ON(CAT) | ON(PUT),
+	  .help = "no progress on a terminal" },
 	/* cc has a parser of its own, for clang's options: these rows are for help and completion. */
 	{ "clang", "PATH", .kind = CLI_STRING, .commands = ON(CC),
 	  .help = "the clang to use (default: $LIO_CLANG, or the newest of 14 to 19)" },

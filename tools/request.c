@@ -255,6 +255,12 @@ void cli_request_free(struct cli_request *req)
 	*req = (struct cli_request){0};
 }
 
+void cli_trace_note(const struct cli *cli, const struct cli_request *req)
+{
+	if (cli->trace && req->result.engine == LIO_ENGINE_DEVICE)
+		fputs("trace: none comes from a server; --engine user shows it\n", stderr);
+}
+
 int cli_fail_run(int err)
 {
 	progress_end();
@@ -281,5 +287,6 @@ int cli_run_dropped(const struct cli *cli, struct cli_request *req)
 	err = lio_lambda_scan(req->file, req->fn, cli->offset, cli->length, &req->opts, &sink,
 			      &req->result);
 	progress_end();
+	cli_trace_note(cli, req);
 	return err ? cli_fail_run(err) : 0;
 }

@@ -14,7 +14,7 @@
 #define GRACE_MS \
 	1000 /* a server that should give a command up gets so long before the connection is closed */
 #define BACKOFF_MAX_MS 1000u
-#define FETCH_MIN 4096u /* servers refuse small buffers */
+#define FETCH_MIN      4096u /* servers refuse small buffers */
 /* Behind the output of a fetch: padding, the result and its text. */
 #define TAIL_MAX (8u + sizeof(struct nvme_lambda_result) + 640u)
 
@@ -360,6 +360,7 @@ int remote_fetched(struct remote_call *c, const struct nvme_req *req, struct rem
 /* ---- paths ---- */
 
 struct path_answer {
+	const char *path;
 	uint8_t *buf; /* of a fetch */
 	uint32_t size;
 	void *reply;
@@ -383,7 +384,10 @@ static int path_take(struct remote_call *c, const struct nvme_req *req, struct p
 		return 0;
 	if (!f.result.error)
 		return 1;
-	return f.text[0] ? host_fail(f.result.error, "%s", f.text)
+	/* It names the path; which server's, only this end knows. */
+	if (!strncmp(f.text, a->path, strlen(a->path)))
+		return host_fail(f.result.error, "lio://%s/%s", c->r->where, f.text);
+	return f.text[0] ? host_fail(f.result.error, "%s: %s", c->name, f.text)
 			 : host_fail(f.result.error, "%s: %s", c->name, strerror(-f.result.error));
 }
 
@@ -449,7 +453,7 @@ int64_t remote_path_request(struct remote_call *c, enum nvme_lambda_op op, uint3
 		.path2_len = (uint16_t)n2,
 		.cookie = cookie,
 	};
-	struct path_answer a = {.reply = reply, .cap = cap};
+	struct path_answer a = {.path = path, .reply = reply, .cap = cap};
 	uint8_t *bytes;
 	int rc;
 
