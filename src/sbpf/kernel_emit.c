@@ -95,10 +95,12 @@ void kt_constant(struct kt *k, unsigned int reg, uint64_t value)
 
 /* ---- registers and slots ---- */
 
-int32_t kt_slot(const struct kt *k, enum kt_slot slot)
+int32_t kt_slot(struct kt *k, enum kt_slot slot)
 {
+	if (!k->slots[slot])
+		k->slots[slot] = ++k->n_slots;
 	/* A library function's frame is the kernel's. */
-	return -8 * ((int32_t)slot + 1) - (k->library ? (int32_t)k->flow.func->frame : 0);
+	return -8 * (int32_t)k->slots[slot] - (k->library ? (int32_t)k->flow.func->frame : 0);
 }
 
 struct kt_scratch kt_take(struct kt *k, uint16_t busy, uint16_t named, enum kt_slot slot)
@@ -190,7 +192,7 @@ void kt_fix(struct kt *k, uint32_t at, uint32_t target)
 	grown[k->n_fixes++] = (struct kt_fix){at, target};
 }
 
-static struct kt_stub *new_stub(struct kt *k, enum kt_stub_kind kind, uint32_t jump)
+struct kt_stub *kt_stub(struct kt *k, enum kt_stub_kind kind, uint32_t jump)
 {
 	struct kt_stub *grown = kt_grow(k, k->stubs, k->n_stubs, &k->stubs_room, sizeof(*grown));
 
@@ -201,14 +203,16 @@ static struct kt_stub *new_stub(struct kt *k, enum kt_stub_kind kind, uint32_t j
 	return &grown[k->n_stubs++];
 }
 
+/* What is left of @reg is its sign, which tells the kernel's verifier nothing of where its value came from. */
 void kt_abort_if_negative(struct kt *k, unsigned int reg)
 {
-	new_stub(k, KT_STUB_ABORT, kt_jump(k, BPF_JMP | BPF_JSLT | BPF_K, reg, 0, 0));
+	kt_emit(k, BPF_ALU64 | BPF_RSH | BPF_K, reg, 0, 0, 63);
+	kt_stub(k, KT_STUB_ABORT, kt_jump(k, BPF_JMP | BPF_JNE | BPF_K, reg, 0, 0));
 }
 
 void kt_fault(struct kt *k, uint32_t jump, unsigned int base, int16_t off)
 {
-	struct kt_stub *stub = new_stub(k, KT_STUB_FAULT, jump);
+	struct kt_stub *stub = kt_stub(k, KT_STUB_FAULT, jump);
 
 	if (stub) {
 		stub->base = (uint8_t)base;
@@ -218,7 +222,7 @@ void kt_fault(struct kt *k, uint32_t jump, unsigned int base, int16_t off)
 
 void kt_may_goto(struct kt *k)
 {
-	new_stub(k, KT_STUB_GAVE_UP, kt_jump(k, KT_MAY_GOTO, 0, 0, 0));
+	kt_stub(k, KT_STUB_GAVE_UP, kt_jump(k, KT_MAY_GOTO, 0, 0, 0));
 }
 
 /* ---- fuel ---- */
@@ -274,6 +278,7 @@ void kt_charge(struct kt *k, uint32_t cost, uint16_t live)
 {
 	struct kt_scratch value = {.reg = k->fuel_reg, .slot = -1}, ctl = {.slot = -1};
 	struct kt_stub *stub;
+	uint32_t jump;
 
 	if (k->library)
 		return;
@@ -289,7 +294,14 @@ void kt_charge(struct kt *k, uint32_t cost, uint16_t live)
 	if (k->fuel != KT_FUEL_REG)
 		store_fuel(k, value.reg, ctl.reg);
 	kt_give(k, ctl);
-	stub = new_stub(k, KT_STUB_REFUEL, kt_jump(k, BPF_JMP | BPF_JSLT | BPF_K, value.reg, 0, 0));
+	if (k->fuel == KT_FUEL_REG) {
+		jump = kt_jump(k, BPF_JMP | BPF_JSLT | BPF_K, value.reg, 0, 0);
+	} else {
+		/* Its sign, for by its value the kernel's verifier would learn about the slot. */
+		kt_emit(k, BPF_ALU64 | BPF_RSH | BPF_K, value.reg, 0, 0, 63);
+		jump = kt_jump(k, BPF_JMP | BPF_JNE | BPF_K, value.reg, 0, 0);
+	}
+	stub = kt_stub(k, KT_STUB_REFUEL, jump);
 	kt_give(k, value);
 	if (!stub)
 		return;
@@ -301,7 +313,7 @@ void kt_charge(struct kt *k, uint32_t cost, uint16_t live)
 
 /* ---- cold code ---- */
 
-static void exit_with(struct kt *k, unsigned int ctl, int status)
+void kt_exit_with(struct kt *k, unsigned int ctl, int status)
 {
 	kt_emit(k, BPF_ST | BPF_MEM | BPF_DW, ctl, 0, CTL(status), status);
 	kt_emit(k, BPF_ST | BPF_MEM | BPF_DW, ctl, 0, CTL(fuel), -1);
@@ -348,7 +360,7 @@ static void fault(struct kt *k, const struct kt_stub *stub)
 	kt_emit(k, BPF_ALU | BPF_ADD | BPF_K, stub->base, 0, 0, stub->off);
 	kt_emit(k, BPF_STX | BPF_MEM | BPF_DW, ctl, stub->base, CTL(address), 0);
 	kt_emit(k, BPF_ST | BPF_MEM | BPF_DW, ctl, 0, CTL(pc), (int32_t)(stub->pc + 1));
-	exit_with(k, ctl, -EFAULT);
+	kt_exit_with(k, ctl, -EFAULT);
 }
 
 /* Those of a kind that are alike share what the first one writes. */
@@ -373,6 +385,9 @@ void kt_stubs(struct kt *k)
 		case KT_STUB_REFUEL:
 			refuel(k, stub);
 			break;
+		case KT_STUB_CHECK:
+			kt_check_stub(k, stub);
+			break;
 		case KT_STUB_FAULT:
 			fault(k, stub);
 			break;
@@ -384,7 +399,7 @@ void kt_stubs(struct kt *k)
 		case KT_STUB_GAVE_UP:
 			gave_up = k->image->n;
 			kt_ctl(k, 1);
-			exit_with(k, 1, -ERESTART);
+			kt_exit_with(k, 1, -ERESTART);
 			break;
 		}
 	}

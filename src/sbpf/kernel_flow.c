@@ -136,8 +136,14 @@ static void note(struct kt_flow *f, uint32_t pc)
 	f->used |= kt_uses(insn) | kt_defs(insn);
 	if (insn->code == (BPF_JMP | BPF_CALL))
 		f->calls = true;
-	else if (sbpf_is_jump(insn) && sbpf_jump_target(insn, pc) <= pc)
-		f->loops = true;
+	if (sbpf_is_jump(insn)) {
+		uint32_t at = (uint32_t)sbpf_jump_target(insn, pc) - f->func->start;
+
+		f->loops |= sbpf_jump_target(insn, pc) <= pc;
+		if (!f->first[at])
+			f->first[at] = pc + 1;
+		f->last[at] = pc + 1;
+	}
 	if (insn->dst == 10 || (insn->src == 10 && (x || !is_alu(insn))))
 		f->uses_fp = true;
 }
@@ -199,8 +205,10 @@ int kt_flow(struct kt_flow *f, const struct sbpf_program *prog, uint32_t func,
 	*f = (struct kt_flow){.prog = prog, .func = &prog->funcs[func]};
 	f->live = calloc(n + 1u, sizeof(*f->live));
 	f->told = calloc(n + 1u, sizeof(*f->told));
+	f->first = calloc(n + 1u, sizeof(*f->first));
+	f->last = calloc(n + 1u, sizeof(*f->last));
 	f->marks = calloc(n + 1u, sizeof(*f->marks));
-	if (!work || !f->live || !f->told || !f->marks) {
+	if (!work || !f->live || !f->told || !f->first || !f->last || !f->marks) {
 		free(work);
 		kt_flow_free(f);
 		return -ENOMEM;
@@ -221,7 +229,10 @@ void kt_flow_free(struct kt_flow *f)
 {
 	free(f->live);
 	free(f->told);
+	free(f->first);
+	free(f->last);
 	free(f->marks);
 	f->live = f->told = NULL;
+	f->first = f->last = NULL;
 	f->marks = NULL;
 }

@@ -426,6 +426,8 @@ static void set_rows(struct sbpf_kernel_prog *kp, const uint64_t *sizes)
 	memcpy(kp->size, sizes, sizeof(kp->size));
 	for (uint32_t i = 0; i < 16; i++)
 		set_row(&kp->ctl->rows[i], i, sizes);
+	kp->ctl->start = sbpf_window_offset(SBPF_WIN_IN);
+	kp->ctl->most = sizes[SBPF_WIN_IN] - 8;
 }
 
 /* The first byte of an access at @address that no window has. */

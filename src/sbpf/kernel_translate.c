@@ -180,6 +180,7 @@ static void load(struct kt *k, const struct sbpf_insn *insn)
 	if (raw_stack(k, base)) {
 		kt_emit(k, code, dst, 10, insn->off, 0);
 	} else {
+		kt_check(k, base, insn->off, 0);
 		have = find_cast(k, base);
 		if (have < 0) {
 			/* Where a register is free the pointer may serve the next access, too. */
@@ -215,6 +216,7 @@ static void store(struct kt *k, const struct sbpf_insn *insn)
 	if (raw_stack(k, base)) {
 		kt_emit(k, insn->code, 10, src, insn->off, insn->imm);
 	} else {
+		kt_check(k, base, insn->off, named);
 		check_store(k, base, insn->off);
 		p = pointer(k, base, named, KT_SLOT_A);
 		kt_emit(k, insn->code, p.reg, src, insn->off, insn->imm);
@@ -233,6 +235,7 @@ static void atomic(struct kt *k, const struct sbpf_insn *insn)
 	uint16_t named = KT_REG(0) | (base < 10 ? KT_REG(base) : 0) | (src < 10 ? KT_REG(src) : 0);
 	struct kt_scratch p, old, value = {.slot = -1};
 
+	kt_check(k, base, insn->off, named);
 	check_store(k, base, insn->off);
 	if (src == 10) {
 		value = kt_take(k, busy_at(k), named, KT_SLOT_C);
@@ -349,6 +352,8 @@ static void arithmetic(struct kt *k, const struct sbpf_insn *insn)
 		kt_emit(k, insn->code, insn->dst, 0, 0, insn->imm & (cls == BPF_ALU64 ? 63 : 31));
 	else
 		kt_emit(k, insn->code, insn->dst, src, insn->off, insn->imm);
+	if (op == BPF_MOV && x && src < 10 && kt_live_out(&k->flow, k->pc) & KT_REG(src) && true)
+		kt_emit(k, cls | BPF_OR | BPF_K, insn->dst, 0, 0, 0);
 	kt_give(k, s);
 }
 
@@ -605,24 +610,24 @@ static void enter_entry(struct kt *k, const struct kt_sub *sub)
 	kt_emit(k, BPF_LDX | BPF_MEM | BPF_DW, 2, 3, CTL(r2), 0);
 	if (k->fuel != KT_FUEL_CTL)
 		kt_fuel_from_ctl(k, 3, 0);
+	kt_caches(k, 3);
 	if (sub->prog->zero_unset)
 		zero(k, KT_ALL & ~(KT_REG(1) | KT_REG(2) | k->reserved));
 }
 
 static void enter_callee(struct kt *k, const struct kt_sub *sub)
 {
-	if (sub->has_sp || k->fuel != KT_FUEL_CTL) {
-		struct kt_scratch temp = kt_take(k, sub->args, KT_REG(0), KT_SLOT_A);
+	struct kt_scratch temp = kt_take(k, sub->args, KT_REG(0), KT_SLOT_A);
 
+	if (sub->has_sp || k->fuel != KT_FUEL_CTL)
 		kt_ctl(k, 0);
-		if (sub->has_sp) {
-			kt_emit(k, BPF_LDX | BPF_MEM | BPF_DW, temp.reg, 0, CTL(sp), 0);
-			kt_emit(k, BPF_STX | BPF_MEM | BPF_DW, 10, temp.reg, kt_slot(k, KT_SLOT_FP),
-				0);
-		}
-		if (k->fuel != KT_FUEL_CTL)
-			kt_fuel_from_ctl(k, 0, temp.reg);
+	if (sub->has_sp) {
+		kt_emit(k, BPF_LDX | BPF_MEM | BPF_DW, temp.reg, 0, CTL(sp), 0);
+		kt_emit(k, BPF_STX | BPF_MEM | BPF_DW, 10, temp.reg, kt_slot(k, KT_SLOT_FP), 0);
 	}
+	if (k->fuel != KT_FUEL_CTL)
+		kt_fuel_from_ctl(k, 0, temp.reg);
+	kt_caches(k, temp.reg);
 	zero_frame(k);
 	/* Its result may be nobody's, but the kernel asks for one. */
 	zero(k, KT_REG(0));
@@ -653,7 +658,8 @@ static void translate_function(struct kt *k, uint32_t index)
 
 	k->library = sub.prog == kt_library(NULL);
 	k->is_entry = index == 0;
-	k->n_fixes = k->n_stubs = 0;
+	k->n_fixes = k->n_stubs = k->n_accesses = k->n_slots = 0;
+	memset(k->slots, 0, sizeof(k->slots));
 	k->at = calloc(n + 1u, sizeof(*k->at));
 	if (!k->at || kt_flow(&k->flow, sub.prog, sub.func, args_of, &arg)) {
 		k->error = -ENOMEM;
@@ -730,6 +736,7 @@ static int write_image(struct kt_image *im, const struct sbpf_program *prog, uin
 	}
 	free(k.fixes);
 	free(k.stubs);
+	free(k.accesses);
 	if (!k.error)
 		link_calls(im);
 	return k.error;

@@ -19,7 +19,8 @@
 #define KT_MAP_VALUE 2u          /* lddw's src: an address in a map; BPF_PSEUDO_MAP_VALUE */
 #define KT_CAST      1           /* a 64-bit move's off and imm: to a pointer into the arena */
 #define KT_TRACE     (60u << 10) /* bytes of trace that one run can leave */
-#define KT_MAX_DEPTH 8u          /* functions deep, as the kernel counts (MAX_CALL_FRAMES) */
+#define KT_CACHES    3u
+#define KT_MAX_DEPTH 8u /* functions deep, as the kernel counts (MAX_CALL_FRAMES) */
 
 /*
  * What a run is given, counts and leaves: the value of an array map, which the program cannot reach
@@ -38,6 +39,8 @@ struct kt_ctl {
 	uint64_t pc;       /* the instruction that ended it, plus 1, or of the last helper call */
 	uint64_t save[6];  /* r0 to r5 while fuel is asked for */
 	uint64_t trace_len;
+	uint64_t start,
+		most; /* of the input's window: most is how far behind its start a word may begin */
 	/* By an address's top four bits: the two windows, [start, end), where it can lie. */
 	struct kt_row {
 		uint64_t start, end, next_start, next_end;
@@ -93,13 +96,15 @@ struct kt_flow {
 	const struct sbpf_func *func;
 	uint16_t *live; /* [end - start] read later, before each instruction */
 	uint16_t *told; /* [end - start] what branches may depend on, before each instruction */
-	uint8_t *marks; /* [end - start] KT_REACHED */
-	bool loops;     /* has a back edge */
+	uint32_t *first, *last; /* [end - start] the jumps there, plus 1; 0 if there is none */
+	uint8_t *marks;         /* [end - start] KT_REACHED, KT_CHECKED */
+	bool loops;             /* has a back edge */
 	bool calls;
 	bool uses_fp;
 	uint16_t used; /* registers that are named */
 };
 #define KT_REACHED 0x01u
+#define KT_CHECKED 0x02u /* a check before it is about this access, too */
 
 /* @args_of tells the registers that a local call reads. */
 int kt_flow(struct kt_flow *f, const struct sbpf_program *prog, uint32_t func,
@@ -131,6 +136,7 @@ enum kt_fuel {
 };
 
 /* Slots of the kernel's stack, from r10. */
+/* Slots of the kernel's stack, which get their places as they are first used. */
 enum kt_slot {
 	KT_SLOT_FUEL,
 	KT_SLOT_FP, /* the function's own r10 */
@@ -138,14 +144,30 @@ enum kt_slot {
 	KT_SLOT_B,
 	KT_SLOT_C,
 	KT_SLOT_D,
+	KT_SLOT_E,
+	KT_SLOT_WINDOWS, /* kernel_check.c: a window's start and how far behind it a word may begin */
+	KT_SLOTS = KT_SLOT_WINDOWS + 2 * KT_CACHES,
 };
 
 struct kt_fix { /* a jump to an instruction of the program */
 	uint32_t at, target;
 };
 
+struct kt_scratch {
+	uint8_t reg;
+	int8_t slot; /* enum kt_slot: holds what the register held; -1 if it held nothing */
+};
+
+struct kt_access { /* of @bytes at what @base holds plus @off */
+	uint32_t pc;
+	int32_t off;
+	uint32_t bytes;
+	uint8_t base;
+};
+
 enum kt_stub_kind {
 	KT_STUB_REFUEL,
+	KT_STUB_CHECK,
 	KT_STUB_FAULT,
 	KT_STUB_ABORT,   /* a callee ended the run */
 	KT_STUB_GAVE_UP, /* the kernel did */
@@ -156,10 +178,14 @@ struct kt_stub { /* cold code */
 	uint32_t jump;   /* the jump to it */
 	uint32_t resume; /* where it goes on */
 	uint32_t pc;
-	uint16_t live; /* refuel: what it keeps */
-	bool spilled;  /* refuel: @base is to be loaded from its slot */
-	uint8_t base;  /* fault: the address is this register … */
-	int16_t off;   /* … plus this */
+	uint16_t live;                     /* refuel: what it keeps */
+	bool spilled;                      /* refuel: @base is to be loaded from its slot */
+	uint8_t base;                      /* fault: the address is this register … */
+	int32_t off;                       /* … plus this */
+	struct kt_scratch used[2];         /* check: what came back on the main path */
+	uint32_t bytes;                    /* check: of all from @off on */
+	uint32_t first_access, n_accesses; /* check: in their order */
+	uint16_t busy;
 };
 
 struct kt {
@@ -178,6 +204,12 @@ struct kt {
 	uint32_t n_fixes, fixes_room;
 	struct kt_stub *stubs;
 	uint32_t n_stubs, stubs_room;
+	struct kt_access *accesses;
+	uint32_t n_accesses, accesses_room;
+	uint8_t slots[KT_SLOTS]; /* places, from 1 */
+	uint8_t n_slots;
+	uint8_t cache_of[10]; /* base register → the window it was last in */
+	uint8_t n_caches;
 	enum kt_fuel fuel;
 	uint8_t fuel_reg;
 	uint16_t reserved; /* registers that are not the program's */
@@ -188,11 +220,6 @@ struct kt {
 	int64_t least[10];  /* register → its low half is at least this */
 };
 
-struct kt_scratch {
-	uint8_t reg;
-	int8_t slot; /* enum kt_slot: holds what the register held; -1 if it held nothing */
-};
-
 /* kernel_emit.c */
 void *kt_grow(struct kt *k, void *array, uint32_t n, uint32_t *room, size_t size);
 uint32_t kt_emit(struct kt *k, uint8_t code, unsigned int dst, unsigned int src, int32_t off,
@@ -201,7 +228,7 @@ void kt_ctl(struct kt *k, unsigned int reg); /* reg = address of struct kt_ctl *
 void kt_call(struct kt *k, uint32_t sub);
 /* @reg = @value, which the kernel's verifier does not get to know. */
 void kt_constant(struct kt *k, unsigned int reg, uint64_t value);
-int32_t kt_slot(const struct kt *k, enum kt_slot slot);
+int32_t kt_slot(struct kt *k, enum kt_slot slot);
 void kt_fp(struct kt *k, unsigned int reg); /* reg = the program's r10 */
 /* A register that is neither @busy nor @named: if there is none, one that is not @named gives way. */
 struct kt_scratch kt_take(struct kt *k, uint16_t busy, uint16_t named, enum kt_slot slot);
@@ -218,6 +245,14 @@ void kt_fuel_to_ctl(struct kt *k, unsigned int ctl, unsigned int temp);
 void kt_fuel_from_ctl(struct kt *k, unsigned int ctl, unsigned int temp);
 void kt_fuel_after_call(struct kt *k);
 void kt_stubs(struct kt *k);
+void kt_exit_with(struct kt *k, unsigned int ctl, int status);
+
+struct kt_stub *kt_stub(struct kt *k, enum kt_stub_kind kind, uint32_t jump);
+
+/* kernel_check.c: before the access at k->pc; the function's caches; a check's cold code */
+void kt_check(struct kt *k, unsigned int base, int16_t off, uint16_t named);
+void kt_caches(struct kt *k, unsigned int temp);
+void kt_check_stub(struct kt *k, const struct kt_stub *stub);
 
 /* kernel_runtime.c */
 void kt_routine(struct kt *k, enum kt_routine which);
