@@ -231,11 +231,9 @@ static uint64_t out_pages(const struct call *c)
  */
 static uint64_t out_backed(const struct worker *w, const struct call *c)
 {
-	uint64_t all = out_pages(c), some = sbpf_sandbox_size(w->sb, SBPF_WIN_OUT);
+	uint64_t all = out_pages(c);
 
-	if (w->tier != SBPF_TIER_KERNEL)
-		return all;
-	return min_u64(all, max_u64(max_u64(some, OUT_FIRST), w->out_backed));
+	return w->tier == SBPF_TIER_KERNEL ? min_u64(all, max_u64(OUT_FIRST, w->out_backed)) : all;
 }
 
 static bool is_short_of_out(struct worker *w, const struct call *c, uint64_t address)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * arena.c - BPF arenas: made, mapped, their pages given and taken.
+ * arena.c - BPF arenas: made, mapped, given pages.
  *
- * Owns: the map, where it lies in this process, and the small program that has the kernel give and take its pages,
+ * Owns: the map, where it lies in this process, and the small program that has the kernel give it pages,
  * which no system call does.  Does not own: what is a window (sandbox.c), programs (kernel_load.c).
  *
  * The map has BPF_F_SEGV_ON_FAULT, so that touching a page that was not given is a fault here, too, and
@@ -17,10 +17,9 @@
 #include "sbpf/kernel_sys.h"
 #include "sbpf/sandbox.h"
 
-/* One request of the program that gives and takes.  The kernel makes a list of the pages: not of all at once. */
+/* One request of the program that gives pages.  The kernel makes a list of them: not of all at once. */
 struct pages {
-	uint64_t address;
-	uint32_t n, take;
+	uint64_t address, n;
 };
 #define PAGES_MAX 65536u
 
@@ -29,30 +28,24 @@ struct pages {
 /* Its context is a struct pages; it returns whether it did as asked. */
 static int load_pages_program(struct sbpf_arena *a)
 {
-	int give = sbpf_kfunc(SBPF_KFUNC_ARENA_ALLOC), take = sbpf_kfunc(SBPF_KFUNC_ARENA_FREE);
+	int give = sbpf_kfunc(SBPF_KFUNC_ARENA_ALLOC);
 	/* clang-format off */
 	const struct sbpf_insn insns[] = {
 		{BPF_LDX | BPF_MEM | BPF_DW, 2, 1, offsetof(struct pages, address), 0},
-		{BPF_LDX | BPF_MEM | BPF_W, 3, 1, offsetof(struct pages, n), 0},
-		{BPF_LDX | BPF_MEM | BPF_W, 4, 1, offsetof(struct pages, take), 0},
+		{BPF_LDX | BPF_MEM | BPF_DW, 3, 1, offsetof(struct pages, n), 0},
 		{BPF_LDDW_CODE, 1, KBPF_PSEUDO_MAP_FD, 0, a->map_fd}, {0},
-		{BPF_JMP | BPF_JNE | BPF_K, 4, 0, 6, 0},
 		/* bpf_arena_alloc_pages(map, address, n, on any node, no flags), which is 0 in failure */
 		{BPF_ALU64 | BPF_MOV | BPF_K, 4, 0, 0, -1},
 		{BPF_ALU64 | BPF_MOV | BPF_K, 5, 0, 0, 0},
 		{BPF_JMP | BPF_CALL, 0, KBPF_PSEUDO_KFUNC_CALL, 0, give},
-		{BPF_JMP | BPF_JNE | BPF_K, 0, 0, 3, 0},
-		{BPF_ALU64 | BPF_MOV | BPF_K, 0, 0, 0, 0},
-		{BPF_JMP | BPF_EXIT, 0, 0, 0, 0},
-		/* bpf_arena_free_pages(map, address, n) */
-		{BPF_JMP | BPF_CALL, 0, KBPF_PSEUDO_KFUNC_CALL, 0, take},
+		{BPF_JMP | BPF_JEQ | BPF_K, 0, 0, 1, 0},
 		{BPF_ALU64 | BPF_MOV | BPF_K, 0, 0, 0, 1},
 		{BPF_JMP | BPF_EXIT, 0, 0, 0, 0},
 	};
 	/* clang-format on */
 	int fd;
 
-	if (give < 0 || take < 0)
+	if (give < 0)
 		return -EOPNOTSUPP;
 	fd = sbpf_bpf_load(insns, sizeof(insns) / sizeof(insns[0]), "lio_pages", NULL, 0);
 	if (fd < 0)
@@ -144,41 +137,20 @@ void sbpf_arena_close(struct sbpf_arena *a)
 
 /* ---- pages ---- */
 
-/* 0, or -ENOMEM with *done bytes of it done. */
-static int ask(struct sbpf_arena *a, uint64_t off, uint64_t len, bool take, uint64_t *done)
+int sbpf_arena_give(struct sbpf_arena *a, uint64_t off, uint64_t len, uint64_t *done)
 {
 	for (*done = 0; *done < len;) {
 		uint64_t left = (len - *done) / SBPF_PAGE;
 		struct pages req = {.address = (uintptr_t)a->base + off + *done,
-				    .n = (uint32_t)(left < PAGES_MAX ? left : PAGES_MAX),
-				    .take = take};
+				    .n = left < PAGES_MAX ? left : PAGES_MAX};
 		uint32_t did;
 		int r = sbpf_bpf_run(a->pages_fd, &req, sizeof(req), &did);
 
 		if (r || !did)
 			return r ? r : -ENOMEM;
-		*done += (uint64_t)req.n * SBPF_PAGE;
-	}
-	return 0;
-}
-
-int sbpf_arena_give(struct sbpf_arena *a, uint64_t off, uint64_t len)
-{
-	uint64_t done;
-	int r = ask(a, off, len, false, &done);
-
-	if (r) {
-		ask(a, off, done, true, &done);
-		return r;
+		*done += req.n * SBPF_PAGE;
 	}
 	/* All in one go: a fault for each takes thrice as long, but would do. */
 	madvise(a->base + off, len, MADV_POPULATE_WRITE);
 	return 0;
-}
-
-int sbpf_arena_take(struct sbpf_arena *a, uint64_t off, uint64_t len)
-{
-	uint64_t done;
-
-	return ask(a, off, len, true, &done);
 }

@@ -2,8 +2,8 @@
 /*
  * arena.h - the memory of a sandbox that the kernel shares: a BPF arena, and what is loaded for it.
  *
- * All 4 GiB are mapped here, as a program in the kernel sees them, but for its reading of what it may write: only
- * pages that were given exist.  A page that does not is a fault on both sides.
+ * All 4 GiB are mapped here, as a program in the kernel sees them.  Pages that were given exist; one that was not is a
+ * fault here, and reads 0 there.
  */
 #ifndef SBPF_ARENA_H
 #define SBPF_ARENA_H
@@ -15,9 +15,10 @@
 struct sbpf_kernel_prog;
 
 struct sbpf_arena {
-	uint8_t *base; /* its low 32 bits are zero */
+	uint8_t *base;              /* its low 32 bits are zero */
+	uint64_t has[SBPF_WINDOWS]; /* bytes with pages, from each window's start */
 	int map_fd;
-	int pages_fd;                    /* the program that gives and takes pages */
+	int pages_fd;                    /* the program that gives pages */
 	struct sbpf_kernel_prog **progs; /* by entry, NULL until it is loaded; tier_kernel.c */
 	uint32_t n_progs;
 };
@@ -32,10 +33,11 @@ void sbpf_arena_close(struct sbpf_arena *arena);
 /* tier_kernel.c: unload its programs. */
 void sbpf_arena_unload(struct sbpf_arena *arena);
 
-/* Pages of [@off, @off + @len), none of which is there yet, that read zero.  -ENOMEM: none is given. */
-int sbpf_arena_give(struct sbpf_arena *arena, uint64_t off, uint64_t len);
-/* Take pages back: some 15 µs each, for the kernel has every core forget each one by itself. */
-int sbpf_arena_take(struct sbpf_arena *arena, uint64_t off, uint64_t len);
+/*
+ * Pages of [@off, @off + @len), none of which is there yet, that read zero; they stay until it is closed.  -ENOMEM:
+ * only the first *@done bytes of them.
+ */
+int sbpf_arena_give(struct sbpf_arena *arena, uint64_t off, uint64_t len, uint64_t *done);
 #else
 static inline int sbpf_arena_open(struct sbpf_arena **out)
 {
@@ -47,11 +49,8 @@ static inline void sbpf_arena_close(struct sbpf_arena *arena)
 static inline void sbpf_arena_unload(struct sbpf_arena *arena)
 {
 }
-static inline int sbpf_arena_give(struct sbpf_arena *arena, uint64_t off, uint64_t len)
-{
-	return -EOPNOTSUPP;
-}
-static inline int sbpf_arena_take(struct sbpf_arena *arena, uint64_t off, uint64_t len)
+static inline int sbpf_arena_give(struct sbpf_arena *arena, uint64_t off, uint64_t len,
+				  uint64_t *done)
 {
 	return -EOPNOTSUPP;
 }

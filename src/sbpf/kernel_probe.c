@@ -172,7 +172,7 @@ static void probe(void)
 	else
 		close(fd);
 	probe_programs();
-	if (sbpf_kfunc(SBPF_KFUNC_ARENA_ALLOC) < 0 || sbpf_kfunc(SBPF_KFUNC_ARENA_FREE) < 0)
+	if (sbpf_kfunc(SBPF_KFUNC_ARENA_ALLOC) < 0)
 		needs[NEED_TYPES].missing = "the kernel does not tell its functions' types: "
 					    "/sys/kernel/btf/vmlinux is missing or lacks "
 					    "bpf_arena_alloc_pages";

@@ -72,7 +72,6 @@ struct btf_type {
 
 static const char *const kfunc_names[SBPF_KFUNCS] = {
 	[SBPF_KFUNC_ARENA_ALLOC] = "bpf_arena_alloc_pages",
-	[SBPF_KFUNC_ARENA_FREE] = "bpf_arena_free_pages",
 };
 static int kfunc_ids[SBPF_KFUNCS];
 

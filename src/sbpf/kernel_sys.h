@@ -81,7 +81,6 @@ int sbpf_bpf_run(int prog_fd, void *ctx, uint32_t size, uint32_t *r0);
 /* Kernel functions that programs of ours call. */
 enum sbpf_kfunc {
 	SBPF_KFUNC_ARENA_ALLOC,
-	SBPF_KFUNC_ARENA_FREE,
 	SBPF_KFUNCS,
 };
 /* The number by which a call names it, or -ENOENT: this kernel has none.  -errno: its type information cannot be read. */

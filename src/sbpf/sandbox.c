@@ -21,6 +21,8 @@
 #define CLEAR_MAX (64u << 10)
 /* An idle sandbox gives the pages of larger windows back. */
 #define IDLE_MAX (4ull << 20)
+/* An arena is given pages of larger windows by so many: sizes vary by a page from call to call. */
+#define ARENA_STEP (64ull << 10)
 /* An idle arena has no more than this in all. */
 #define ARENA_IDLE_MAX (64ull << 20)
 /* Between two windows that are at their maximum, so that no range runs from one into the next. */
@@ -200,13 +202,40 @@ static int window_drop(struct sbpf_sandbox *sb, enum sbpf_window win, uint64_t f
 	return r ? -errno : 0;
 }
 
+/*
+ * An arena's pages stay when their window shrinks, for the kernel takes them back one by one and has all cores forget
+ * each: some 15 µs, and what may be touched is checked against the window's size there.  They are clear when they are in
+ * it again.
+ */
+static int arena_grow(struct sbpf_sandbox *sb, enum sbpf_window win, uint64_t size)
+{
+	struct sbpf_arena *a = sb->arena;
+	uint64_t old = sb->size[win], had = a->has[win], want = size, given;
+	int r;
+
+	if (size > had) {
+		if (size > ARENA_STEP)
+			want = (size + ARENA_STEP - 1) & ~(ARENA_STEP - 1);
+		if (want > windows[win].max)
+			want = size;
+		r = sbpf_arena_give(a, windows[win].offset + had, want - had, &given);
+		a->has[win] += given;
+		if (r)
+			return r;
+	}
+	memset(sb->base + windows[win].offset + old, 0, (size < had ? size : had) - old);
+	sb->size[win] = size;
+	return 0;
+}
+
 static int window_grow(struct sbpf_sandbox *sb, enum sbpf_window win, uint64_t size)
 {
 	int prot = sbpf_window_writable(win) ? PROT_READ | PROT_WRITE : PROT_READ;
-	uint64_t old = sb->size[win];
-	int r = sb->arena ? sbpf_arena_give(sb->arena, windows[win].offset + old, size - old)
-			  : window_protect(sb, win, old, size, prot);
+	int r;
 
+	if (sb->arena)
+		return arena_grow(sb, win, size);
+	r = window_protect(sb, win, sb->size[win], size, prot);
 	if (!r)
 		sb->size[win] = size;
 	return r;
@@ -215,15 +244,17 @@ static int window_grow(struct sbpf_sandbox *sb, enum sbpf_window win, uint64_t s
 static int window_shrink(struct sbpf_sandbox *sb, enum sbpf_window win, uint64_t size)
 {
 	uint64_t old = sb->size[win];
-	int r = 0;
+	int r;
 
-	if (!sb->arena)
-		r = window_protect(sb, win, size, old, PROT_NONE);
+	if (sb->arena) {
+		sb->size[win] = size;
+		return 0;
+	}
+	r = window_protect(sb, win, size, old, PROT_NONE);
 	if (r)
 		return r;
 	sb->size[win] = size;
-	r = sb->arena ? sbpf_arena_take(sb->arena, windows[win].offset + size, old - size)
-		      : window_drop(sb, win, size, old);
+	r = window_drop(sb, win, size, old);
 	/* Else the pages would come back with what they hold. */
 	if (r)
 		sb->lost = true;
@@ -593,13 +624,13 @@ int sbpf_sandbox_get(struct sbpf_program *prog, struct sbpf_sandbox **out)
 	return sbpf_sandbox_get_for(prog, SBPF_TIER_AUTO, out);
 }
 
-/* An arena's pages go one by one and dear: it keeps more of them, or goes altogether. */
+/* An arena's pages go one by one and dear: it keeps them, or goes altogether. */
 static bool arena_too_large(const struct sbpf_sandbox *sb)
 {
 	uint64_t sum = 0;
 
 	for (unsigned int win = 0; win < SBPF_WINDOWS; win++)
-		sum += sb->size[win];
+		sum += sb->arena->has[win];
 	return sum > ARENA_IDLE_MAX;
 }
 
