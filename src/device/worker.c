@@ -718,8 +718,7 @@ void ctrl_job_release(struct ctrl_job *job)
 		unpend(pool, job);
 	} else if (w->state == WORKER_BUSY && job->over) {
 		clean(w);
-		w->idle_ns = ctrl_now_ns();
-		w->state = WORKER_IDLE;
+		pool_idle(w);
 	} else {
 		pool_end(w, WORKER_END_ABANDONED);
 	}

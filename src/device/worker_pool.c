@@ -69,6 +69,16 @@ void pool_bind(struct ctrl_worker *w, struct ctrl_job *job)
 	atomic_store(&w->command->shut, job->shut);
 }
 
+void pool_idle(struct ctrl_worker *w)
+{
+	w->idle_ns = ctrl_now_ns();
+	w->state = WORKER_IDLE;
+	/* From now on there is one that may be idle for too long. */
+	if (w->pool->resting)
+		pool_wake(w->pool);
+	w->pool->resting = false;
+}
+
 static bool has_program(const struct ctrl_worker *w, const struct ctrl_job *job)
 {
 	for (uint32_t i = 0; i < WORKER_PROGRAMS; i++) {
@@ -333,9 +343,11 @@ static void *pool_main(void *arg)
 			make_one(pool);
 		end_idle(pool);
 		ms = wait_ms(pool);
+		pool->resting = ms < 0;
 		pthread_mutex_unlock(&pool->lock);
 		n = epoll_wait(pool->epoll, ev, EVENTS, ms);
 		pthread_mutex_lock(&pool->lock);
+		pool->resting = false;
 		handle(pool, ev, n);
 	}
 	for (struct ctrl_worker *w = pool->workers; w; w = w->next)

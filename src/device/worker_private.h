@@ -92,6 +92,7 @@ struct ctrl_workers {
 	bool broken;                             /* no process can be had, */
 	char why[512];                           /* and this is the reason */
 	bool stop;
+	bool resting;      /* the thread sleeps until it is woken: nobody is idle */
 	uint64_t again_ns; /* after a failure: not before */
 	uint64_t starts, ends[WORKER_ENDS];
 };
@@ -121,6 +122,8 @@ void pool_end(struct ctrl_worker *w, enum worker_end why);
 struct ctrl_worker *pool_take(struct ctrl_workers *pool, struct ctrl_job *job);
 /* Make it the job's. */
 void pool_bind(struct ctrl_worker *w, struct ctrl_job *job);
+/* Its job is over. */
+void pool_idle(struct ctrl_worker *w);
 /* There is room for one more process, or soon will be. */
 bool pool_has_room(struct ctrl_workers *pool);
 

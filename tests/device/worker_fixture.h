@@ -344,12 +344,17 @@ static inline void run_ok(struct run *r)
 		fail_msg("error %d: %s", r->job.result.error, r->job.text);
 }
 
-/* Wait, without a limit of its own, for what will come to be. */
-#define EVENTUALLY(condition)                                       \
-	do {                                                        \
-		const struct timespec tick_ = {.tv_nsec = 2000000}; \
-		while (!(condition))                                \
-			nanosleep(&tick_, NULL);                    \
+/* Wait for what will come to be; on however slow a machine it does within this. */
+#define EVENTUALLY_MS 100000
+#define EVENTUALLY(condition)                                                 \
+	do {                                                                  \
+		const struct timespec tick_ = {.tv_nsec = 2000000};           \
+		uint64_t until_ = ctrl_now_ns() + EVENTUALLY_MS * 1000000ull; \
+		while (!(condition)) {                                        \
+			if (ctrl_now_ns() > until_)                           \
+				fail_msg("never: %s", #condition);            \
+			nanosleep(&tick_, NULL);                              \
+		}                                                             \
 	} while (0)
 
 #endif /* TESTS_WORKER_FIXTURE_H */
