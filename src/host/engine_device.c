@@ -641,9 +641,13 @@ static int consider(struct device_run *d, unsigned int *busy)
 	if ((!writes || (rc == -ENOLINK && !d->sent)) && run->restart(run) &&
 	    remote_again(&d->c, rc))
 		return 1;
-	if (rc == -ECONNRESET && writes)
-		return host_fail(rc, "%s; some of its output may have been written",
-				 host_error()->text);
+	if (rc == -ECONNRESET && writes) {
+		nvme_host_failed(d->c.r->host, rc);
+		return host_fail(rc,
+				 "%s: %s; some of its output may have been written, so look there "
+				 "before it is run again",
+				 d->c.name, nvme_host_error());
+	}
 	return rc;
 }
 
