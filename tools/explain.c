@@ -192,6 +192,23 @@ static void explain_costs(FILE *to, const struct lio_result *r)
 		r->calls, r->reruns, r->fuel);
 }
 
+static void explain_tier(FILE *to, const struct cli *cli, const struct lio_result *r)
+{
+	const char *asked = sbpf_tier_name((enum sbpf_tier)cli->tier);
+	char bytes[32];
+
+	if (r->tier_first != r->tier)
+		fprintf(to, "tier        %s for the first %s of input, then %s (asked for: %s)\n",
+			sbpf_tier_name((enum sbpf_tier)r->tier_first),
+			cli_size_text(bytes, r->switch_bytes),
+			sbpf_tier_name((enum sbpf_tier)r->tier), asked);
+	else
+		fprintf(to, "tier        %s (asked for: %s)\n",
+			sbpf_tier_name((enum sbpf_tier)r->tier), asked);
+	if (r->tier_why[0])
+		fprintf(to, "            %s\n", r->tier_why);
+}
+
 void cli_explain(FILE *to, const struct cli *cli, const struct cli_request *req,
 		 const struct cli_facts *facts)
 {
@@ -202,8 +219,7 @@ void cli_explain(FILE *to, const struct cli *cli, const struct cli_request *req,
 	explain_file(to, req, facts);
 	fprintf(to, "engine      %s (asked for: %s)\n", cli_engine_name(r->engine),
 		cli_engine_name((enum lio_engine)cli->engine));
-	fprintf(to, "tier        %s (asked for: %s)\n", sbpf_tier_name((enum sbpf_tier)r->tier),
-		sbpf_tier_name((enum sbpf_tier)cli->tier));
+	explain_tier(to, cli, r);
 	fprintf(to, "input by    %s\n", r->io ? r->io : "nothing was read");
 	fprintf(to, "because     %s\n", r->why[0] ? r->why : "nothing was to be decided");
 	fprintf(to, "threads     %u%s\n", r->threads, cli->threads ? "" : " (default)");
@@ -243,6 +259,9 @@ json_object *cli_result_json(const struct lio_result *r)
 	add_u64(o, "threads", r->threads);
 	add_text(o, "engine", cli_engine_name(r->engine));
 	add_text(o, "tier", sbpf_tier_name((enum sbpf_tier)r->tier));
+	add_text(o, "tier_first", sbpf_tier_name((enum sbpf_tier)r->tier_first));
+	add_u64(o, "switch_bytes", r->switch_bytes);
+	add_text(o, "tier_why", r->tier_why);
 	add_text(o, "io", r->io ? r->io : "");
 	add_text(o, "why", r->why);
 	return o;

@@ -201,6 +201,13 @@ struct lio_result {
 	char why[256];         /* why this engine, tier and way in */
 	uint64_t error_offset; /* in the file, of what failed; UINT64_MAX if it has none */
 	uint64_t queue_ns;     /* device engine: waited for its turn at the server */
+	/*
+	 * AUTO may take up a better tier while it runs (docs/llvm-tier.md): @tier ran last, @tier_first first, namely on
+	 * @switch_bytes of input (all of it where they are the same), and @tier_why is why, "" for other tiers.
+	 */
+	enum lio_tier tier_first;
+	uint64_t switch_bytes;
+	char tier_why[256];
 };
 
 /*

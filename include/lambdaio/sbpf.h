@@ -138,6 +138,17 @@ SBPF_API const char *sbpf_tier_missing(enum sbpf_tier tier);
  */
 SBPF_API int sbpf_kernel_need(unsigned int i, const char **name, const char **missing);
 
+/*
+ * Tiering.  AUTO is a tier that compiles in no time.  An embedder that tells how long its calls with AUTO took gets better
+ * code for those who take long: it is compiled in a process of its own (one at a time, in a sandbox, bounded in
+ * time and memory) or taken from the user's code cache, and the first call with AUTO after that runs it.  From then on
+ * fuel is a bound of time rather than a count (docs/llvm-tier.md), so calls whose fuel matters name their tier instead.
+ * Costs nothing before there were some milliseconds of work; never waits; any thread.
+ */
+SBPF_API void sbpf_program_spent(struct sbpf_program *prog, uint64_t run_ns);
+/* Why AUTO is what it is now: one line, that lives as long as the program. */
+SBPF_API const char *sbpf_program_tiering(const struct sbpf_program *prog);
+
 /* The helpers this runtime has: name by feature bit 0..63, NULL past the last. */
 SBPF_API const char *sbpf_helper_name(unsigned int bit);
 

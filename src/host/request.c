@@ -192,8 +192,10 @@ static const char *why_tier(const struct job *job)
 		return "what this engine runs";
 	if (job->run.opts.tier)
 		return "as asked";
+	if (job->run.report.tier != job->run.report.tier_first)
+		return "the fastest one here, once it was compiled";
 	return job->run.report.tier == SBPF_TIER_INTERP ? "no compiler for this machine"
-							: "the fastest one here";
+							: "the fastest one that was ready";
 }
 
 static const char *why_io(const struct job *job)
@@ -267,6 +269,10 @@ static void result_fill(const struct job *job, int rc, struct lio_result *r)
 					   job->run.why ? job->run.why : "", "; ",
 					   sbpf_tier_name(rep->tier), " tier: ", why_tier(job),
 					   "; ", rep->source, ": ", why_io(job), NULL});
+	r->tier_first = (enum lio_tier)rep->tier_first;
+	r->switch_bytes = rep->bytes_first;
+	join(r->tier_why, sizeof(r->tier_why),
+	     (const char *const[]){rep->tier_why ? rep->tier_why : "", NULL});
 	r->error_offset = rc ? host_error()->offset : UINT64_MAX;
 	r->queue_ns = job->run.queue_ns;
 }

@@ -383,10 +383,16 @@ int call_run(struct worker *w, const struct call *c, int64_t *r0)
 	fill_context(w, c);
 	start = now_ns();
 	rc = sbpf_run(w->sb, &call, &why);
-	w->run_ns += now_ns() - start;
+	start = now_ns() - start;
+	w->run_ns += start;
 	w->calls++;
 	if (rc == -EFAULT && is_short_of_out(w, c, why.address))
 		rc = -ERESTART;
+	w->ran = call.ran;
+	if (call.tier == SBPF_TIER_AUTO) {
+		sbpf_program_spent(w->job->fn->prog, start);
+		w->switched |= call.ran != w->job->tier_first;
+	}
 	w->out_of_fuel =
 		rc == -ETIME && req->fuel && !(req->deadline_ns && now_ns() >= req->deadline_ns);
 	*r0 = (int64_t)call.r0;

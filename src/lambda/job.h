@@ -46,15 +46,16 @@ struct job {
 	const struct lambda_function *fn;
 	struct lambda_source *src;
 	struct lambda_sink *sink;
-	enum sbpf_tier tier;
-	bool in_order;       /* a state goes from call to call: scan, or fold without merge */
-	bool merging;        /* a fold whose spans are merged */
-	bool threaded;       /* more than one worker; set before the second starts */
-	uint64_t chunk;      /* bytes of a piece */
-	uint64_t span;       /* bytes of a span */
-	uint64_t room;       /* of one call's memory budget: input and output together */
-	uint64_t record_max; /* bytes of the longest record that fits */
-	uint64_t offset;     /* the range as asked, its end clipped to what is known */
+	enum sbpf_tier tier;       /* of calls; AUTO may change what it stands for */
+	enum sbpf_tier tier_first; /* what it stood for at the start */
+	bool in_order;             /* a state goes from call to call: scan, or fold without merge */
+	bool merging;              /* a fold whose spans are merged */
+	bool threaded;             /* more than one worker; set before the second starts */
+	uint64_t chunk;            /* bytes of a piece */
+	uint64_t span;             /* bytes of a span */
+	uint64_t room;             /* of one call's memory budget: input and output together */
+	uint64_t record_max;       /* bytes of the longest record that fits */
+	uint64_t offset;           /* the range as asked, its end clipped to what is known */
 	uint64_t range_end;
 
 	/* claiming; pieces.c, under claim_lock */
@@ -110,8 +111,11 @@ struct worker {
 	size_t stage_cap;
 	struct lambda_source stage_src; /* reads them */
 	uint64_t stage_off, stage_len;
-	bool mapped;      /* some input was mapped */
-	bool out_of_fuel; /* the last failure was the request's fuel */
+	bool mapped;          /* some input was mapped */
+	enum sbpf_tier ran;   /* the last call's tier */
+	bool switched;        /* AUTO took up a better one */
+	uint64_t bytes_first; /* of input that the first tier was given */
+	bool out_of_fuel;     /* the last failure was the request's fuel */
 	uint64_t calls, reruns, restarts, bytes_in, fuel, io_ns, run_ns, load_ns;
 };
 

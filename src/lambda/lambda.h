@@ -195,9 +195,13 @@ struct lambda_report {
 	uint64_t reruns;
 	uint64_t restarts; /* workers that went on in another tier, for the kernel ended a run */
 	unsigned threads;
-	enum sbpf_tier tier;
-	uint64_t compile_ns;
-	const char *source; /* how bytes reached the function: "mmap", "pread", … */
+	/* AUTO may take up a better tier on the way: what ran last, what ran first, and on how much input that was */
+	enum sbpf_tier tier, tier_first;
+	uint64_t bytes_first;
+	const char
+		*tier_why;   /* AUTO's reasons, as long as the function lives; "" for other tiers */
+	uint64_t compile_ns; /* summed over threads where each loads for itself */
+	const char *source;  /* how bytes reached the function: "mmap", "pread", … */
 };
 
 /*

@@ -74,6 +74,13 @@ static int halve(struct worker *w, const struct span *span, const struct call *c
 	return rc ? read_near(w, rc, target) : 0;
 }
 
+static void count_input(struct worker *w, uint64_t bytes)
+{
+	w->bytes_in += bytes;
+	if (w->ran == w->job->tier_first)
+		w->bytes_first += bytes;
+}
+
 static int attempt(struct worker *w, const struct call *c, int64_t *r0)
 {
 	int rc;
@@ -123,7 +130,7 @@ static int run_fitting(struct worker *w, const struct span *span, struct call *c
 		return call_returned(w, c, r0);
 	if (job->in_order)
 		state_save(w);
-	w->bytes_in += c->len;
+	count_input(w, c->len);
 	return order_emit(w, span, sbpf_sandbox_ptr(w->sb, SBPF_WIN_OUT), (size_t)r0);
 }
 
@@ -171,7 +178,7 @@ static int fold_piece(struct worker *w, const struct span *span, uint64_t a, uin
 		rc = call_run(w, &c, &r0);
 	if (!rc && r0)
 		rc = call_returned(w, &c, r0);
-	w->bytes_in += b - a;
+	count_input(w, b - a);
 	return rc;
 }
 
@@ -354,6 +361,8 @@ static void add_counts(struct worker *sum, const struct worker *w)
 	sum->run_ns += w->run_ns;
 	sum->load_ns += w->load_ns;
 	sum->mapped |= w->mapped;
+	sum->switched |= w->switched;
+	sum->bytes_first += w->bytes_first;
 }
 
 static void join_workers(struct job *job, struct worker *w)
@@ -458,7 +467,10 @@ static void plan_spans(struct job *job)
 	job->span = job->chunk * pieces;
 }
 
-/* Fuel that is counted exactly needs a tier that counts. */
+/*
+ * Fuel that is counted exactly needs a tier that counts.  AUTO stays AUTO: what it stands for may be better later, and the
+ * next call has it.
+ */
 static int plan_tier(struct job *job, struct lambda_report *report, struct lambda_error *err)
 {
 	struct sbpf_code_info info = {.size = sizeof(info)};
@@ -476,7 +488,8 @@ static int plan_tier(struct job *job, struct lambda_report *report, struct lambd
 	rc = sbpf_program_compile(job->fn->prog, tier, &info, &why);
 	if (rc)
 		return lambda_fail(err, rc, "%s", why.text);
-	job->tier = report->tier = info.tier;
+	job->tier = tier;
+	job->tier_first = report->tier = report->tier_first = info.tier;
 	report->compile_ns = info.compile_ns;
 	return 0;
 }
@@ -489,6 +502,13 @@ static const char *way_in(const struct job *job, const struct worker *w)
 static void fill_report(struct job *job, struct worker *w, struct lambda_report *report)
 {
 	add_counts(w, job->merger);
+	if (w->switched)
+		report->tier = SBPF_TIER_LLVM; /* what AUTO comes to, if to anything */
+	report->bytes_first = w->bytes_first;
+	if (job->tier == SBPF_TIER_AUTO)
+		report->tier_why = sbpf_program_tiering(job->fn->prog);
+	else if (job->req->fuel && job->req->tier == SBPF_TIER_AUTO)
+		report->tier_why = "fuel was limited, and this tier counts it";
 	report->bytes_in = w->bytes_in;
 	report->bytes_out = job->out_bytes;
 	report->trailing = job->trailing;
@@ -543,7 +563,7 @@ int lambda_run(const struct lambda_request *req, struct lambda_source *src,
 	};
 	int rc;
 
-	*report = (struct lambda_report){0};
+	*report = (struct lambda_report){.tier_why = ""};
 	rc = plan_memory(&job, err);
 	if (!rc)
 		rc = plan_tier(&job, report, err);

@@ -138,6 +138,14 @@ struct sbpf_pool { /* idle sandboxes, linked */
 	uint32_t n;
 };
 
+struct sbpf_tiering;
+
+struct sbpf_heat {                 /* tiering.c */
+	_Atomic uint64_t spent_ns; /* by calls with AUTO, as far as it was told */
+	_Atomic uint64_t look_ns;  /* spent_ns at which there is something to do; 0: never looked */
+	struct sbpf_tiering *_Atomic tiering; /* NULL until then */
+};
+
 struct sbpf_program {
 	atomic_uint refs;
 
@@ -178,6 +186,7 @@ struct sbpf_program {
 	pthread_mutex_t lock; /* guards compiling and the pool, not running */
 	struct sbpf_code *_Atomic code[SBPF_TIER_KERNEL + 1];
 	struct sbpf_pool pool, arenas;
+	struct sbpf_heat heat;
 };
 
 #define SBPF_INSN_LEADER 0x01u /* a jump's target or a function's first */
@@ -270,7 +279,16 @@ static inline void sbpf_exec_charge(struct sbpf_exec *x, uint64_t fuel)
 /* Host address of [off, off+len) if it lies inside one window (writable if @write), else raises -EFAULT. */
 void *sbpf_exec_range(struct sbpf_exec *x, uint64_t off, uint64_t len, bool write);
 
+/* ---- tiering (tiering.c) ---- */
+
+void sbpf_tiering_free(struct sbpf_program *prog);
+/* program.c: the tier's engine, or NULL; and code that was compiled elsewhere becomes the tier's, and what AUTO stands for. */
+const struct sbpf_engine *sbpf_engine_of(enum sbpf_tier tier);
+void sbpf_program_publish(struct sbpf_program *prog, struct sbpf_code *code, uint64_t compile_ns);
+
 /* ---- engines: one const table each; a new tier is one file and one row in program.c ---- */
+
+struct sbpf_compile; /* one compilation in the background, as its tier sees it */
 
 struct sbpf_engine {
 	const char *name;
@@ -279,6 +297,17 @@ struct sbpf_engine {
 	const char *(*missing)(void);
 	int (*compile)(const struct sbpf_program *prog, struct sbpf_code **out,
 		       struct sbpf_error *err);
+	/*
+	 * Only a tier that takes long to compile has the next four: compiling beside the calls (tiering.c).  begin: *code, if it
+	 * is to be had at once, else *out, to be started.  poll: -EAGAIN or the end.  abandon: frees it, in any state.
+	 */
+	int (*begin)(const struct sbpf_program *prog, struct sbpf_compile **out,
+		     struct sbpf_code **code, struct sbpf_error *err);
+	int (*start)(struct sbpf_compile *c, struct sbpf_error *err);
+	int (*poll)(struct sbpf_compile *c, struct sbpf_code **code, struct sbpf_error *err);
+	void (*abandon)(struct sbpf_compile *c);
+	/* May be NULL.  Can calls of this thread have the tier now?  AUTO takes another where it is not 0. */
+	int (*ready)(void);
 	void (*free)(struct sbpf_code *code);
 	/* May be NULL.  Makes ready what a sandbox needs of its own before it runs an entry for the first time. */
 	int (*prepare)(struct sbpf_sandbox *sb, const struct sbpf_code *code, unsigned int entry,

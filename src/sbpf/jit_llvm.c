@@ -16,7 +16,6 @@
 #include <llvm-c/Support.h>
 #include <llvm-c/Target.h>
 #include <llvm-c/Transforms/PassBuilder.h>
-#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -397,7 +396,7 @@ static void build_module(struct irgen *g)
  * as the 64-bit counter beside them does (a byte search: 0.11 instead of 1.4 ns/byte).  -disable-licm-promotion:
  * a store stays in its loop, as its fault is to be met even if the loop never ends.
  */
-static void start_llvm(void)
+void jit_llvm_start(void)
 {
 	static const char *const options[] = {"sbpf", "-vectorizer-maximize-bandwidth",
 					      "-disable-licm-promotion"};
@@ -462,9 +461,8 @@ static int optimize(struct irgen *g, LLVMTargetMachineRef machine, char *why, si
 	return -EFAULT;
 }
 
-static int emit(struct irgen *g, struct sbpf_llvm_object *out, char *why, size_t why_len)
+static int emit(struct irgen *g, LLVMMemoryBufferRef *out, char *why, size_t why_len)
 {
-	LLVMMemoryBufferRef buffer = NULL;
 	LLVMTargetMachineRef machine = NULL;
 	LLVMTargetDataRef layout;
 	char *message = NULL;
@@ -481,19 +479,14 @@ static int emit(struct irgen *g, struct sbpf_llvm_object *out, char *why, size_t
 		LLVMDisposeMessage(message);
 	if (!r)
 		r = optimize(g, machine, why, why_len);
-	if (!r && LLVMTargetMachineEmitToMemoryBuffer(machine, g->module, LLVMObjectFile, &message,
-						      &buffer))
+	if (!r &&
+	    LLVMTargetMachineEmitToMemoryBuffer(machine, g->module, LLVMObjectFile, &message, out))
 		r = refuse(why, why_len, message);
-	if (!r) {
-		out->owner = buffer;
-		out->bytes = (const uint8_t *)LLVMGetBufferStart(buffer);
-		out->len = LLVMGetBufferSize(buffer);
-	}
 	LLVMDisposeTargetMachine(machine);
 	return r;
 }
 
-static int generate(struct irgen *g, struct sbpf_llvm_object *out, char *why, size_t why_len)
+static int generate(struct irgen *g, LLVMMemoryBufferRef *out, char *why, size_t why_len)
 {
 	char *triple;
 	int r;
@@ -514,14 +507,12 @@ static int generate(struct irgen *g, struct sbpf_llvm_object *out, char *why, si
 	return r;
 }
 
-static int compile(const struct sbpf_program *prog, const uint8_t *helper_args,
-		   struct sbpf_llvm_object *out, char *why, size_t why_len)
+int jit_llvm_compile(const struct sbpf_program *prog, const uint8_t *helper_args,
+		     LLVMMemoryBufferRef *out, char *why, size_t why_len)
 {
-	static pthread_once_t once = PTHREAD_ONCE_INIT;
 	struct irgen g = {.prog = prog, .helper_args = helper_args};
 	int r = -ENOMEM;
 
-	pthread_once(&once, start_llvm);
 	g.funcs = calloc(prog->n_funcs, sizeof(LLVMValueRef));
 	g.helpers = calloc(64, sizeof(LLVMValueRef));
 	g.called = calloc(prog->n_funcs, 1);
@@ -540,17 +531,3 @@ static int compile(const struct sbpf_program *prog, const uint8_t *helper_args,
 	free(g.blocks);
 	return r;
 }
-
-static void release(struct sbpf_llvm_object *object)
-{
-	LLVMDisposeMemoryBuffer(object->owner);
-}
-
-extern const struct sbpf_llvm_plugin sbpf_llvm_plugin;
-SBPF_API const struct sbpf_llvm_plugin sbpf_llvm_plugin = {
-	.abi = SBPF_LLVM_ABI,
-	.layout = SBPF_LLVM_LAYOUT,
-	.version = LIO_VERSION,
-	.compile = compile,
-	.release = release,
-};

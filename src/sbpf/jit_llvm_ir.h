@@ -82,4 +82,9 @@ void ir_zero_frame(const struct irgen *g, uint32_t bytes);
 /* Can the frame be a variable?  Only where r10 is nothing but the base of accesses within it. */
 bool ir_frame_is_private(const struct sbpf_program *prog, const struct sbpf_func *func);
 
+/* jit_llvm.c: LLVM's options, once; and a program as an ELF object, or -errno and a reason in @why. */
+void jit_llvm_start(void);
+int jit_llvm_compile(const struct sbpf_program *prog, const uint8_t *helper_args,
+		     LLVMMemoryBufferRef *out, char *why, size_t why_len);
+
 #endif /* SBPF_JIT_LLVM_IR_H */

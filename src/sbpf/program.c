@@ -100,6 +100,7 @@ struct sbpf_program *sbpf_program_new(void)
 
 static void program_free(struct sbpf_program *prog)
 {
+	sbpf_tiering_free(prog);
 	sbpf_sandbox_free(prog->pool.idle);
 	sbpf_sandbox_free(prog->arenas.idle);
 	/* AUTO's slot only borrows another tier's code. */
@@ -507,7 +508,8 @@ int sbpf_program_compile(struct sbpf_program *prog, enum sbpf_tier tier,
 		pthread_mutex_lock(&prog->lock);
 		r = compile_locked(prog, real, err);
 		code = atomic_load_explicit(&prog->code[real], memory_order_relaxed);
-		if (!r && tier == SBPF_TIER_AUTO)
+		/* It may stand for a better one by now. */
+		if (!r && tier == SBPF_TIER_AUTO && !sbpf_program_code(prog, tier))
 			atomic_store_explicit(&prog->code[tier], code, memory_order_release);
 		pthread_mutex_unlock(&prog->lock);
 		if (r)
@@ -519,6 +521,30 @@ int sbpf_program_compile(struct sbpf_program *prog, enum sbpf_tier tier,
 		.code_bytes = code->code_bytes,
 	};
 	return info ? fill_info(info, info->size, &full, sizeof(full)) : 0;
+}
+
+const struct sbpf_engine *sbpf_engine_of(enum sbpf_tier tier)
+{
+	return (unsigned int)tier < N_TIERS ? engines[tier] : NULL;
+}
+
+void sbpf_program_publish(struct sbpf_program *prog, struct sbpf_code *code, uint64_t compile_ns)
+{
+	const struct sbpf_engine *engine = sbpf_engine_of(SBPF_TIER_LLVM);
+	struct sbpf_code *was;
+
+	pthread_mutex_lock(&prog->lock);
+	was = sbpf_program_code(prog, engine->tier);
+	if (!was) {
+		code->engine = engine;
+		code->compile_ns = compile_ns;
+		atomic_store_explicit(&prog->code[engine->tier], code, memory_order_release);
+	} else if (was != code) { /* someone asked for the tier itself meanwhile */
+		engine->free(code);
+		code = was;
+	}
+	atomic_store_explicit(&prog->code[SBPF_TIER_AUTO], code, memory_order_release);
+	pthread_mutex_unlock(&prog->lock);
 }
 
 const char *sbpf_version(void)

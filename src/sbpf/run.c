@@ -215,6 +215,14 @@ static int find_code(struct sbpf_program *prog, const struct sbpf_call *call,
 			return r;
 		*code = sbpf_program_code(prog, call->tier);
 	}
+	/* Better code whose time nothing can bound just now: what AUTO started with is there still. */
+	if (call->tier == SBPF_TIER_AUTO && (*code)->engine->ready && (*code)->engine->ready()) {
+		const struct sbpf_call plain = {.tier = sbpf_tier_missing(SBPF_TIER_TEMPLATE)
+								? SBPF_TIER_INTERP
+								: SBPF_TIER_TEMPLATE};
+
+		return find_code(prog, &plain, code, err);
+	}
 	return 0;
 }
 
@@ -292,6 +300,7 @@ int sbpf_run(struct sbpf_sandbox *sb, struct sbpf_call *call, struct sbpf_error 
 		return sbpf_fail(err, sb->prog, x.error, -1,
 				 x.error == -ETIME ? "the deadline passed before the call"
 						   : "canceled before the call");
+	call->ran = x.code->engine->tier;
 	sb->running = true;
 	sbpf_current = &x;
 	r = enter(&x, sb->prog->entries[call->entry].func);

@@ -1,243 +1,205 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * tier_llvm.c - the optimizing tier as libsbpf has it: its compiler is loaded if it is there, its code is run and timed.
+ * tier_llvm.c - the optimizing tier as libsbpf has it: code is asked of the cache or of the compiler's process, run, and timed.
  *
- * Owns: finding libsbpf-llvm.so, the engine's row, code and places.  The compiler itself is jit_llvm.c.
- * The file is looked for beside the running libsbpf, then where both get installed; the environment may name
- * another (SBPF_LLVM), but not that of a process with more rights than its caller.  It is never unloaded.
+ * Owns: the engine's row, questions, and which instruction a place in the code belongs to.
  */
-#include <dlfcn.h>
 #include <errno.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "sbpf/sandbox.h"
 #include "sbpf/tier_clock.h"
 #include "sbpf/tier_llvm.h"
 
-#define PLUGIN_NAME   "libsbpf-llvm.so"
-#define COMPILE_STACK (64ul << 20) /* LLVM recurses over what it is given */
+/* ---- asking ---- */
 
-struct llvm_code {
-	struct sbpf_code code;
-	struct llvm_image image;
-	uint32_t n_funcs;
-	uint32_t entry_at[]; /* by function, 1 more than the offset of its entry; 0: it is none */
-};
-
-/* ---- the compiler ---- */
-
-static const struct sbpf_llvm_plugin *plugin;
-static char missing_text[320];
-
-static bool open_plugin(const char *path)
-{
-	const struct sbpf_llvm_plugin *found;
-	void *so = dlopen(path, RTLD_NOW | RTLD_LOCAL);
-
-	if (!so) {
-		snprintf(missing_text, sizeof(missing_text), "the LLVM tier cannot be loaded: %s",
-			 dlerror());
-		return false;
-	}
-	found = dlsym(so, SBPF_LLVM_SYMBOL);
-	if (!found || found->abi != SBPF_LLVM_ABI || found->layout != SBPF_LLVM_LAYOUT ||
-	    strcmp(found->version, LIO_VERSION) != 0) {
-		snprintf(missing_text, sizeof(missing_text),
-			 "%.200s is of another version than libsbpf " LIO_VERSION
-			 "; install both from one build",
-			 path);
-		return false;
-	}
-	plugin = found;
-	return true;
-}
-
-static bool is_file(const char *path)
-{
-	FILE *f = fopen(path, "re");
-
-	if (f)
-		fclose(f);
-	return f;
-}
-
-static void load(void)
-{
-	const char *named = secure_getenv("SBPF_LLVM"), *slash;
-	char path[4096];
-	Dl_info self;
-
-	if (named && *named) {
-		if (named[0] == '/')
-			open_plugin(named);
-		else
-			snprintf(missing_text, sizeof(missing_text),
-				 "SBPF_LLVM is not an absolute path; name " PLUGIN_NAME
-				 " from the root on");
-		return;
-	}
-	/* A program that has us linked in is named as it was called: not to be searched beside. */
-	if (dladdr(&plugin, &self) && self.dli_fname && self.dli_fname[0] == '/' &&
-	    (slash = strrchr(self.dli_fname, '/')) &&
-	    (size_t)(slash - self.dli_fname) < sizeof(path) - sizeof(PLUGIN_NAME) - 1) {
-		snprintf(path, sizeof(path), "%.*s/" PLUGIN_NAME, (int)(slash - self.dli_fname),
-			 self.dli_fname);
-		if (is_file(path)) {
-			open_plugin(path);
-			return;
-		}
-	}
-	if (is_file(SBPF_LIBDIR "/" PLUGIN_NAME)) {
-		open_plugin(SBPF_LIBDIR "/" PLUGIN_NAME);
-		return;
-	}
-	snprintf(missing_text, sizeof(missing_text),
-		 "the LLVM tier is not installed: " PLUGIN_NAME " is not beside libsbpf");
-}
-
-static const char *llvm_missing(void)
-{
-	static pthread_once_t once = PTHREAD_ONCE_INIT;
-
-	pthread_once(&once, load);
-	return plugin ? NULL : missing_text;
-}
-
-/* ---- compiling ---- */
-
-struct job {
-	const struct sbpf_program *prog;
-	struct sbpf_llvm_object object;
-	uint8_t helper_args[64];
+/* What is asked about a program, and where its answer is kept. */
+struct sbpf_compile {
+	const struct sbpf_program *prog; /* outlives us */
+	void *question;
+	size_t len;
+	bool cached; /* there is a cache, and the key in it */
+	uint8_t key[SBPF_CACHE_KEY];
+	struct llvm_process process;
 	char why[256];
-	int r;
 };
 
-static void *compile_job(void *arg)
+static uint8_t *put(uint8_t *to, const void *from, size_t n)
 {
-	struct job *job = arg;
-
-	job->r = plugin->compile(job->prog, job->helper_args, &job->object, job->why,
-				 sizeof(job->why));
-	return NULL;
+	memcpy(to, from, n);
+	return to + n;
 }
 
-/* On a stack of its own: the caller's may be a small one, and what LLVM needs grows with the program. */
-static int run_job(struct job *job)
+void *sbpf_llvm_question(const struct sbpf_program *prog, size_t *len)
 {
-	pthread_attr_t attr;
-	pthread_t thread;
-	sigset_t all, old;
-	int r;
+	struct sbpf_llvm_question q = {
+		.n_insns = prog->n_insns, .n_funcs = prog->n_funcs, .n_entries = prog->n_entries};
+	uint8_t *question, *p;
 
-	sigfillset(&all);
-	r = pthread_attr_init(&attr);
-	if (r)
-		return -r;
-	r = pthread_attr_setstacksize(&attr, COMPILE_STACK);
-	/* The host's signals are not for a thread it does not know. */
-	pthread_sigmask(SIG_SETMASK, &all, &old);
-	if (!r)
-		r = pthread_create(&thread, &attr, compile_job, job);
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
-	pthread_attr_destroy(&attr);
-	if (r) {
-		snprintf(job->why, sizeof(job->why), "no thread to compile on");
-		return -r;
+	strcpy(q.version, SBPF_LLVM_VERSION);
+	for (uint32_t i = 0; i < sbpf_n_helpers; i++)
+		q.helper_args[i] = sbpf_helpers[i].args;
+	*len = sizeof(q) + q.n_insns * 9ull + q.n_funcs * sizeof(struct sbpf_llvm_func) +
+	       q.n_entries * 4ull;
+	question = p = malloc(*len);
+	if (!p)
+		return NULL;
+	p = put(p, &q, sizeof(q));
+	p = put(p, prog->insns, prog->n_insns * sizeof(*prog->insns));
+	for (uint32_t i = 0; i < prog->n_funcs; i++) {
+		const struct sbpf_func *f = &prog->funcs[i];
+		struct sbpf_llvm_func func = {.start = f->start,
+					      .end = f->end,
+					      .frame = f->frame,
+					      .reachable = f->reachable};
+
+		p = put(p, &func, sizeof(func));
 	}
-	pthread_join(thread, NULL);
-	return job->r;
+	for (uint32_t i = 0; i < prog->n_entries; i++)
+		p = put(p, &prog->entries[i].func, 4);
+	put(p, prog->insn_flags, prog->n_insns);
+	return question;
 }
 
-static uintptr_t resolve(const char *name)
+static void forget(struct sbpf_compile *c)
 {
-	unsigned int id;
-	char tail;
+	sbpf_llvm_stop(&c->process);
+	free(c->question);
+	free(c);
+}
 
-	if (sscanf(name, "h%u%c", &id, &tail) == 1 && id < sbpf_n_helpers)
-		return (uintptr_t)sbpf_helpers[id].fn;
-	if (!strcmp(name, "due"))
-		return (uintptr_t)sbpf_exec_due;
-	if (!strcmp(name, "memcpy"))
-		return (uintptr_t)memcpy;
-	if (!strcmp(name, "memmove"))
-		return (uintptr_t)memmove;
-	if (!strcmp(name, "memset"))
-		return (uintptr_t)memset;
+static int fail(struct sbpf_compile *c, int r, struct sbpf_error *err)
+{
+	return sbpf_fail(err, c->prog, r, -1, "the LLVM tier cannot compile it: %s", c->why);
+}
+
+static int ask(const struct sbpf_program *prog, struct sbpf_compile **out, struct sbpf_error *err)
+{
+	struct sbpf_compile *c;
+	const char *missing, *path = sbpf_llvm_find(&missing);
+
+	if (missing)
+		return sbpf_fail(err, prog, -EOPNOTSUPP, -1, "%s", missing);
+	if (prog->n_insns > SBPF_LLVM_MAX_INSNS)
+		return sbpf_fail(err, prog, -E2BIG, -1,
+				 "the program has %u instructions, the LLVM tier's limit is %u",
+				 prog->n_insns, SBPF_LLVM_MAX_INSNS);
+	c = calloc(1, sizeof(*c));
+	if (c) {
+		c->prog = prog;
+		c->question = sbpf_llvm_question(prog, &c->len);
+	}
+	if (!c || !c->question) {
+		free(c);
+		return sbpf_fail(err, prog, -ENOMEM, -1, "out of memory to compile %u instructions",
+				 prog->n_insns);
+	}
+	c->cached = sbpf_cache_key(c->question, c->len, path, c->key);
+	*out = c;
 	return 0;
 }
 
-static void define(void *arg, const char *name, uint32_t at)
-{
-	struct llvm_code *lc = arg;
-	unsigned int f;
-	char tail;
+/* ---- the engine's ways to get code ---- */
 
-	if (sscanf(name, "e%u%c", &f, &tail) == 1 && f < lc->n_funcs)
-		lc->entry_at[f] = at + 1;
+static int recall(struct sbpf_compile *c, struct sbpf_code **out)
+{
+	struct llvm_code *lc;
+	size_t len;
+	uint8_t *answer = c->cached ? sbpf_cache_get(c->key, &len) : NULL;
+	int r;
+
+	if (!answer)
+		return -ENOENT;
+	r = sbpf_llvm_map(c->prog, answer, len, &lc, c->why, sizeof(c->why));
+	free(answer);
+	if (!r)
+		*out = &lc->code;
+	return r;
 }
 
-static void llvm_free(struct sbpf_code *code)
+/* -EAGAIN: not within @ms.  Else the process is gone. */
+static int collect(struct sbpf_compile *c, int ms, struct sbpf_code **out)
 {
-	struct llvm_code *lc = (struct llvm_code *)code;
+	uint8_t *answer = NULL;
+	struct llvm_code *lc;
+	size_t len;
+	int r = sbpf_llvm_wait(&c->process, ms, &answer, &len, c->why, sizeof(c->why));
 
-	sbpf_llvm_unmap(&lc->image);
-	free(lc);
+	if (r)
+		return r;
+	r = sbpf_llvm_map(c->prog, answer, len, &lc, c->why, sizeof(c->why));
+	if (!r) {
+		*out = &lc->code;
+		if (c->cached)
+			sbpf_cache_put(c->key, answer, len);
+	}
+	free(answer);
+	return r;
 }
 
-static int link_object(struct llvm_code *lc, const struct sbpf_program *prog,
-		       const struct sbpf_llvm_object *object, struct sbpf_error *err)
+static int llvm_begin(const struct sbpf_program *prog, struct sbpf_compile **out,
+		      struct sbpf_code **code, struct sbpf_error *err)
 {
-	const char *why;
-	int r = sbpf_llvm_link(object->bytes, object->len, resolve, define, lc, &lc->image, &why);
+	struct sbpf_compile *c = NULL;
+	int r = ask(prog, &c, err);
 
-	for (uint32_t i = 0; !r && i < prog->n_entries; i++)
-		if (!lc->entry_at[prog->entries[i].func]) {
-			why = "an entry is missing";
-			r = -EBADMSG;
-		}
-	lc->code.code_bytes = lc->image.used;
-	return r ? sbpf_fail(err, prog, r, -1,
-			     "the LLVM tier's object cannot be used: %s; use tier template", why)
-		 : 0;
+	if (r)
+		return r;
+	if (!recall(c, code)) {
+		forget(c);
+		c = NULL;
+	}
+	*out = c;
+	return 0;
+}
+
+static int llvm_start(struct sbpf_compile *c, struct sbpf_error *err)
+{
+	int r = sbpf_llvm_start(&c->process, c->question, c->len, true, c->why, sizeof(c->why));
+
+	return r ? fail(c, r, err) : 0;
+}
+
+static int llvm_poll(struct sbpf_compile *c, struct sbpf_code **out, struct sbpf_error *err)
+{
+	int r = collect(c, 0, out);
+
+	return r && r != -EAGAIN ? fail(c, r, err) : r;
 }
 
 static int llvm_compile(const struct sbpf_program *prog, struct sbpf_code **out,
 			struct sbpf_error *err)
 {
-	struct llvm_code *lc;
-	struct job job = {.prog = prog};
-	int r;
+	struct sbpf_compile *c;
+	int r = llvm_begin(prog, &c, out, err);
 
-	if (prog->n_insns > SBPF_LLVM_MAX_INSNS)
-		return sbpf_fail(err, prog, -E2BIG, -1,
-				 "the program has %u instructions, the LLVM tier's limit is %u; "
-				 "use tier template",
-				 prog->n_insns, SBPF_LLVM_MAX_INSNS);
-	lc = calloc(1, sizeof(*lc) + prog->n_funcs * sizeof(lc->entry_at[0]));
-	if (!lc)
-		return sbpf_fail(err, prog, -ENOMEM, -1, "out of memory for %u functions",
-				 prog->n_funcs);
-	lc->n_funcs = prog->n_funcs;
-	for (uint32_t i = 0; i < sbpf_n_helpers; i++)
-		job.helper_args[i] = sbpf_helpers[i].args;
-	r = run_job(&job);
-	if (r) {
-		sbpf_fail(err, prog, r, -1,
-			  "the LLVM tier cannot compile it: %s; use tier template", job.why);
-	} else {
-		r = link_object(lc, prog, &job.object, err);
-		plugin->release(&job.object);
-	}
-	if (r) {
-		llvm_free(&lc->code);
+	if (r || !c)
 		return r;
-	}
-	*out = &lc->code;
-	return 0;
+	r = sbpf_llvm_start(&c->process, c->question, c->len, false, c->why, sizeof(c->why));
+	if (!r)
+		do
+			r = collect(c, 1000, out);
+		while (r == -EAGAIN);
+	if (r)
+		fail(c, r, err);
+	forget(c);
+	return r;
+}
+
+static void llvm_free(struct sbpf_code *code)
+{
+	sbpf_llvm_unmap((struct llvm_code *)code);
+}
+
+static const char *llvm_missing(void)
+{
+	const char *missing;
+
+	sbpf_llvm_find(&missing);
+	return missing;
 }
 
 /* ---- running ---- */
@@ -254,7 +216,7 @@ static uint64_t llvm_run(struct sbpf_exec *x, uint32_t func, uint64_t r1, uint64
 {
 	const struct llvm_code *lc = (const struct llvm_code *)x->code;
 	const struct sbpf_func *f = &x->prog->funcs[func];
-	uint8_t *at = lc->image.mem + lc->entry_at[func] - 1;
+	uint8_t *at = lc->mem + lc->entry_at[func] - 1;
 	int r = sbpf_clock_start();
 
 	x->pc = f->start;
@@ -278,16 +240,16 @@ static bool llvm_contains(const struct sbpf_exec *x, uintptr_t pc)
 {
 	const struct llvm_code *lc = (const struct llvm_code *)x->code;
 
-	return pc - (uintptr_t)lc->image.mem < lc->image.used;
+	return pc - (uintptr_t)lc->mem < lc->used;
 }
 
 /* The last row at or before the place; helpers left a note. */
 static int64_t llvm_locate(const struct sbpf_exec *x)
 {
 	const struct llvm_code *lc = (const struct llvm_code *)x->code;
-	const struct llvm_place *places = lc->image.places;
-	uintptr_t place = x->host_pc - (uintptr_t)lc->image.mem;
-	size_t lo = 0, hi = lc->image.n_places;
+	const struct sbpf_llvm_place *places = lc->places;
+	uintptr_t place = x->host_pc - (uintptr_t)lc->mem;
+	size_t lo = 0, hi = lc->n_places;
 
 	if (!x->host_pc || !llvm_contains(x, x->host_pc))
 		return x->pc;
@@ -309,6 +271,11 @@ const struct sbpf_engine sbpf_engine_llvm = {
 	.tier = SBPF_TIER_LLVM,
 	.missing = llvm_missing,
 	.compile = llvm_compile,
+	.begin = llvm_begin,
+	.start = llvm_start,
+	.poll = llvm_poll,
+	.abandon = forget,
+	.ready = sbpf_clock_start,
 	.free = llvm_free,
 	.run = llvm_run,
 	.leave = llvm_leave,

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * tier_llvm_lines.c - the line program of an object (DWARF 4, section 6.2), which names instructions as lines.
+ * jit_llvm_lines.c - the line program of an object (DWARF 4, section 6.2), which names instructions as lines.
  */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "sbpf/tier_llvm.h"
+#include "sbpf/jit_llvm_link.h"
 
 enum {
 	DW_LNS_copy = 1,
@@ -69,7 +69,7 @@ static uint64_t take_leb(struct lines *l, bool is_signed)
 static void add_row(struct lines *l, uint64_t line)
 {
 	struct llvm_image *image = l->image;
-	struct llvm_place *last = image->n_places ? &image->places[image->n_places - 1] : NULL;
+	struct sbpf_llvm_place *last = image->n_places ? &image->places[image->n_places - 1] : NULL;
 
 	if (l->address > UINT32_MAX || line > UINT32_MAX) {
 		l->bad = true;
@@ -91,7 +91,7 @@ static void add_row(struct lines *l, uint64_t line)
 		image->places = grown;
 	}
 	image->places[image->n_places++] =
-		(struct llvm_place){.at = (uint32_t)l->address, .line = (uint32_t)line};
+		(struct sbpf_llvm_place){.at = (uint32_t)l->address, .line = (uint32_t)line};
 }
 
 static void extended(struct lines *l, const uint8_t *start,
@@ -166,13 +166,13 @@ static void step(struct lines *l, const uint8_t *start, uint64_t (*start_of)(voi
 
 static int by_place(const void *a, const void *b)
 {
-	const struct llvm_place *x = a, *y = b;
+	const struct sbpf_llvm_place *x = a, *y = b;
 
 	return (x->at > y->at) - (x->at < y->at);
 }
 
-int sbpf_llvm_lines(const uint8_t *bytes, size_t len, uint64_t (*start_of)(void *arg, size_t pos),
-		    void *arg, struct llvm_image *image)
+int jit_llvm_lines(const uint8_t *bytes, size_t len, uint64_t (*start_of)(void *arg, size_t pos),
+		   void *arg, struct llvm_image *image)
 {
 	struct lines l = {.p = bytes, .end = bytes + len, .line = 1, .image = image};
 	uint64_t unit = take(&l, 4), header;

@@ -1,22 +1,21 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * tier_llvm_link.c - the compiler's object becomes code: laid out, relocated, then executable and no longer writable.
+ * jit_llvm_link.c - LLVM's object becomes an image: laid out and relocated, with nothing left that depends on where it will be.
  *
- * Owns: the ELF object's sections, symbols and relocations (x86-64), and the pages.
+ * Owns: the ELF object's sections, symbols and relocations (x86-64).
  * Text comes first, constants behind it, then the table of outside addresses (the GOT), so that all distances fit 32 bits.
  */
 #include <elf.h>
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
-#include "sbpf/tier_llvm.h"
+#include "sbpf/jit_llvm_link.h"
 
 #define MAX_SECTIONS 4096u
 #define MAX_ALIGN    4096u
-#define MAX_IMAGE    (256u << 20)
+#define MAX_OUTSIDE  128u
 #define NOWHERE      UINT64_MAX
 
 struct linker {
@@ -31,8 +30,8 @@ struct linker {
 	uint64_t strings_len;
 	uint64_t *at;  /* of each section, in the image, or NOWHERE */
 	uint64_t *got; /* of each outside symbol that has one: its place in the image */
-	uint64_t text_end, image_end, got_at, got_end;
-	llvm_resolve resolve;
+	uint64_t text_end, image_end, got_at;
+	uint32_t n_funcs;
 	struct llvm_image *image;
 	const char *why;
 	const Elf64_Rela *line_relas; /* of .debug_line */
@@ -128,7 +127,7 @@ static int place_sections(struct linker *l, bool text)
 		l->image_end = (l->image_end + align - 1) & ~(align - 1);
 		l->at[i] = l->image_end;
 		l->image_end += sh->sh_size;
-		if (l->image_end > MAX_IMAGE)
+		if (l->image_end > SBPF_LLVM_MAX_IMAGE)
 			return refuse(l, "its size");
 	}
 	return 0;
@@ -136,7 +135,6 @@ static int place_sections(struct linker *l, bool text)
 
 static int place_all(struct linker *l)
 {
-	uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
 	int r;
 
 	for (uint32_t i = 0; i < l->n_sections; i++)
@@ -144,22 +142,16 @@ static int place_all(struct linker *l)
 	r = place_sections(l, true);
 	if (r)
 		return r;
-	l->image->used = l->image_end;
-	l->image_end = (l->image_end + page - 1) / page * page;
-	l->text_end = l->image_end;
+	l->image->text = l->image_end;
+	l->image_end = l->text_end = sbpf_llvm_up(l->image_end, SBPF_LLVM_PAGE);
 	r = place_sections(l, false);
 	if (r)
 		return r;
-	l->got_at = l->got_end = (l->image_end + 7) & ~7ull;
+	l->image->constants = l->image_end - l->text_end;
+	l->got_at = sbpf_llvm_up(l->image_end, 8);
 	for (uint64_t i = 0; i < l->n_syms; i++)
 		l->got[i] = NOWHERE;
-	/* Room for all that could ask; an object of ours has some twenty symbols. */
-	l->image_end = l->got_at + 8 * l->n_syms;
-	if (!l->text_end || l->image_end > MAX_IMAGE)
-		return refuse(l, "its size");
-	l->image->text_len = l->text_end;
-	l->image->mem_len = (l->image_end + page - 1) / page * page;
-	return 0;
+	return l->image->text ? 0 : refuse(l, "its size");
 }
 
 /* ---- relocations ---- */
@@ -173,22 +165,33 @@ static uint64_t symbol_at(const struct linker *l, const Elf64_Sym *sym)
 	return l->at[sym->st_shndx] + sym->st_value;
 }
 
+/* The number of an outside symbol, or -1. */
+static int outside_symbol(const char *name)
+{
+	static const char *const names[] = {"due", "memcpy", "memmove", "memset"};
+	unsigned int id;
+	char tail;
+
+	if (sscanf(name, "h%u%c", &id, &tail) == 1 && id < SBPF_LLVM_DUE)
+		return (int)id;
+	for (int i = 0; i < 4; i++)
+		if (!strcmp(name, names[i]))
+			return SBPF_LLVM_DUE + i;
+	return -1;
+}
+
 static uint64_t got_entry(struct linker *l, uint64_t index)
 {
-	const Elf64_Sym *sym = &l->syms[index];
-	uint64_t at = symbol_at(l, sym), address;
+	struct llvm_image *image = l->image;
+	int id;
 
 	if (l->got[index] != NOWHERE)
 		return l->got[index];
-	if (at != NOWHERE)
-		address = (uintptr_t)l->image->mem + at;
-	else
-		address = l->resolve(string_at(l, sym->st_name));
-	if (!address)
+	id = outside_symbol(string_at(l, l->syms[index].st_name));
+	if (l->syms[index].st_shndx != SHN_UNDEF || id < 0 || image->n_outside == MAX_OUTSIDE)
 		return NOWHERE;
-	memcpy(l->image->mem + l->got_end, &address, sizeof(address));
-	l->got[index] = l->got_end;
-	l->got_end += 8;
+	l->got[index] = l->got_at + 8 * image->n_outside;
+	image->outside[image->n_outside++] = (uint32_t)id;
 	return l->got[index];
 }
 
@@ -215,11 +218,6 @@ static int relocate(struct linker *l, uint32_t section, const Elf64_Rela *rela)
 	case R_X86_64_PC64:
 		to = symbol_at(l, &l->syms[index]);
 		v = to + (uint64_t)rela->r_addend - at;
-		bytes = 8;
-		break;
-	case R_X86_64_64:
-		to = symbol_at(l, &l->syms[index]);
-		v = to + (uint64_t)rela->r_addend + (uintptr_t)l->image->mem;
 		bytes = 8;
 		break;
 	default:
@@ -295,53 +293,52 @@ static void read_lines(struct linker *l)
 		const uint8_t *p = contents(l, &l->sh[i]);
 
 		if (p && l->line_relas && is_named(l, &l->sh[i], ".debug_line") &&
-		    sbpf_llvm_lines(p, l->sh[i].sh_size, sequence_start, l, l->image))
+		    jit_llvm_lines(p, l->sh[i].sh_size, sequence_start, l, l->image))
 			l->image->n_places = 0;
 	}
 }
 
-static void define_entries(struct linker *l, llvm_define define, void *arg)
+static int find_starts(struct linker *l)
 {
-	for (uint64_t i = 0; i < l->n_syms; i++) {
-		uint64_t at = symbol_at(l, &l->syms[i]);
-		const char *name = string_at(l, l->syms[i].st_name);
+	struct llvm_image *image = l->image;
 
-		if (at < l->image->used && name[0] == 'e')
-			define(arg, name, (uint32_t)at);
+	image->starts = calloc(l->n_funcs, sizeof(*image->starts));
+	if (!image->starts)
+		return -ENOMEM;
+	for (uint64_t i = 0; i < l->n_syms && image->n_starts < l->n_funcs; i++) {
+		uint64_t at = symbol_at(l, &l->syms[i]);
+		unsigned int f;
+		char tail;
+
+		if (at < image->text &&
+		    sscanf(string_at(l, l->syms[i].st_name), "e%u%c", &f, &tail) == 1 &&
+		    f < l->n_funcs)
+			image->starts[image->n_starts++] =
+				(struct sbpf_llvm_start){.func = f, .at = (uint32_t)at};
 	}
+	return 0;
 }
 
 static int fill(struct linker *l)
 {
 	struct llvm_image *image = l->image;
-	void *mem = mmap(NULL, image->mem_len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
-			 -1, 0);
-	int r;
 
-	if (mem == MAP_FAILED) {
-		l->why = "no memory";
-		return -errno;
-	}
-	image->mem = mem;
-	memset(image->mem, 0xcc, image->text_len);
+	image->mem = malloc(l->got_at + 8);
+	image->outside = calloc(MAX_OUTSIDE, sizeof(*image->outside));
+	if (!image->mem || !image->outside)
+		return -ENOMEM;
+	memset(image->mem, 0xcc, l->text_end);
+	memset(image->mem + l->text_end, 0, l->got_at + 8 - l->text_end);
 	for (uint32_t i = 0; i < l->n_sections; i++)
 		if (l->at[i] != NOWHERE)
 			memcpy(image->mem + l->at[i], contents(l, &l->sh[i]), l->sh[i].sh_size);
-	r = relocate_all(l);
-	if (r)
-		return r;
-	if (mprotect(image->mem, image->text_len, PROT_READ | PROT_EXEC) ||
-	    mprotect(image->mem + image->text_len, image->mem_len - image->text_len, PROT_READ)) {
-		l->why = "this system does not let the process make code executable";
-		return -errno;
-	}
-	return 0;
+	return relocate_all(l);
 }
 
-int sbpf_llvm_link(const uint8_t *bytes, size_t len, llvm_resolve resolve, llvm_define define,
-		   void *arg, struct llvm_image *image, const char **why)
+int jit_llvm_link(const uint8_t *bytes, size_t len, uint32_t n_funcs, struct llvm_image *image,
+		  const char **why)
 {
-	struct linker l = {.len = len, .resolve = resolve, .image = image, .why = "no memory"};
+	struct linker l = {.len = len, .n_funcs = n_funcs, .image = image, .why = "no memory"};
 	/* Tables in it are read in place, so it must be aligned. */
 	uint8_t *copy = malloc(len);
 	int r = -ENOMEM;
@@ -359,13 +356,13 @@ int sbpf_llvm_link(const uint8_t *bytes, size_t len, llvm_resolve resolve, llvm_
 	r = l.at && l.got ? place_all(&l) : -ENOMEM;
 	if (!r)
 		r = fill(&l);
-	if (!r) {
+	if (!r)
+		r = find_starts(&l);
+	if (!r)
 		read_lines(&l);
-		define_entries(&l, define, arg);
-	}
 out:
 	if (r)
-		sbpf_llvm_unmap(image);
+		jit_llvm_unlink(image);
 	*why = l.why;
 	free(l.got);
 	free(l.at);
@@ -373,10 +370,11 @@ out:
 	return r;
 }
 
-void sbpf_llvm_unmap(struct llvm_image *image)
+void jit_llvm_unlink(struct llvm_image *image)
 {
-	if (image->mem)
-		munmap(image->mem, image->mem_len);
+	free(image->mem);
+	free(image->outside);
+	free(image->starts);
 	free(image->places);
 	memset(image, 0, sizeof(*image));
 }
