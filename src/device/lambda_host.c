@@ -176,6 +176,7 @@ static void sweep_posted(void *arg)
 
 static void host_free(struct ctrl_host *host)
 {
+	sched_forget(&host->ls->sched, &host->sched);
 	ctrl_workers_forget(host->ls->server, host);
 	while (host->programs)
 		program_unlink(host, &host->programs);
@@ -278,7 +279,7 @@ static uint64_t turn_cpu(struct sched_turn *t)
 	return ctrl_job_cpu_ns(turn_of(t)->job);
 }
 
-static const struct sched_ops sched_ops = {turn_start, turn_gate, turn_cpu};
+static const struct sched_ops sched_ops = {turn_start, turn_gate, turn_cpu, ctrl_now_ns};
 
 static void turn_go(struct ctrl_io *io, int error)
 {
@@ -311,7 +312,7 @@ static void tick(struct ctrl_timer *timer)
 	struct ctrl_lambda_server *ls =
 		(struct ctrl_lambda_server *)((char *)timer -
 					      offsetof(struct ctrl_lambda_server, tick));
-	bool again = sched_tick(&ls->sched, ctrl_now_ns());
+	bool again = sched_tick(&ls->sched);
 
 	pthread_mutex_lock(&ls->lock);
 	ls->tick_armed = again;

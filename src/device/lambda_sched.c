@@ -2,18 +2,24 @@
 /*
  * lambda_sched.c - turns and fair shares.
  *
- * Fair shares: each host's processor time is counted.  A host is starved if, with nobody gated, its threads got less
- * than they could have used; then hosts that have used more than it wait between two pieces until it has caught up.
- * Who waits for data or for its reader is not starved, and what it did not use is not saved up for later: it
- * starts level with the others.
+ * Fair shares: each host's processor time is counted.  A host whose threads get less than they could use is starved;
+ * hosts that have used more than it then wait between two pieces until it has caught up.  What looks like starving may
+ * be waiting for data: if it gets on no better while others wait, they wait for it no longer for a while.
+ *
+ * What a host did not use is not saved up for later, but for a little, so that one that asks for one thing after
+ * another is not taken for a new one each time.
  */
 #include <stddef.h>
 
 #include "device/lambda_sched.h"
 
-#define SLACK_NS      8000000u /* so far ahead may a host be */
-#define STARVED_SHARE 85u      /* percent of what its threads could use */
-#define IDLE_SHARE    10u      /* and less than this is waiting, not starving */
+#define SLACK_NS      8000000u  /* so far ahead may a host be */
+#define CREDIT_NS     40000000u /* and so far behind */
+#define LINGER_NS     20000000u /* it is still there, though it has nothing */
+#define STARVED       850u      /* permille of what its threads could use */
+#define WAITING       50u       /* and less than this is waiting for data */
+#define HELP_TICKS    2u        /* after which it is seen whether it helps that others wait */
+#define HOLD_TICKS    32u
 #define MAX_BUSY_MS   1000u
 #define FIRST_MEAN_NS 10000000u
 
@@ -38,33 +44,48 @@ void sched_free(struct sched *s)
 
 /* ---- hosts that have something ---- */
 
+static void catch_up(struct sched_host *host, uint64_t most)
+{
+	if (most > CREDIT_NS && host->used < most - CREDIT_NS)
+		host->used = most - CREDIT_NS;
+}
+
 static void host_link(struct sched *s, struct sched_host *host)
 {
 	struct sched_host **at = &s->hosts;
+	uint64_t most = 0;
 
 	if (host->linked)
 		return;
-	/* Behind all others, and level with the one that used most. */
-	for (; *at; at = &(*at)->next) {
-		if ((*at)->used > host->used)
-			host->used = (*at)->used;
-	}
+	for (; *at; at = &(*at)->next)
+		most = (*at)->used > most ? (*at)->used : most;
+	catch_up(host, most);
 	*at = host;
 	host->next = NULL;
 	host->linked = true;
 	host->gated = host->starved = false;
+	host->delta = host->could = 0;
 }
 
-static void host_unlink(struct sched *s, struct sched_host *host)
+static void unlink_at(struct sched_host **at)
 {
-	struct sched_host **at = &s->hosts;
+	(*at)->linked = false;
+	*at = (*at)->next;
+}
 
-	if (host->queue || host->active)
+static bool idle(const struct sched_host *host)
+{
+	return !host->queue && !host->active;
+}
+
+/* It may come again soon; but who is alone, or was the last, competes with nobody. */
+static void host_idle(struct sched *s, struct sched_host *host)
+{
+	if (!idle(host))
 		return;
-	while (*at != host)
-		at = &(*at)->next;
-	*at = host->next;
-	host->linked = false;
+	host->idle_ns = s->ops->now_ns();
+	while (s->hosts && !s->hosts->next && idle(s->hosts))
+		unlink_at(&s->hosts);
 }
 
 static void host_to_end(struct sched *s, struct sched_host *host)
@@ -78,6 +99,23 @@ static void host_to_end(struct sched *s, struct sched_host *host)
 		at = &(*at)->next;
 	*at = host;
 	host->next = NULL;
+}
+
+/* What the run had of the processors since the last look, and what it could have had. */
+static void measure(struct sched *s, struct sched_turn *t, uint64_t now)
+{
+	uint64_t cpu;
+
+	if (!t->started)
+		return;
+	cpu = s->ops->cpu_ns(t);
+	t->host->used += cpu - t->cpu_seen;
+	t->host->delta += cpu - t->cpu_seen;
+	if (!t->stalled)
+		t->host->could +=
+			(now - t->since_ns) * (t->threads < s->cores ? t->threads : s->cores);
+	t->cpu_seen = cpu;
+	t->since_ns = now;
 }
 
 static void run(struct sched *s, struct sched_turn *t)
@@ -168,7 +206,7 @@ bool sched_withdraw(struct sched *s, struct sched_turn *t)
 		t->queued = false;
 		t->host->queued--;
 		s->queued--;
-		host_unlink(s, t->host);
+		host_idle(s, t->host);
 	}
 	pthread_mutex_unlock(&s->lock);
 	return was;
@@ -182,6 +220,7 @@ bool sched_started(struct sched *s, struct sched_turn *t, uint32_t threads)
 	t->started = true;
 	t->threads = threads;
 	t->cpu_seen = s->ops->cpu_ns(t);
+	t->since_ns = s->ops->now_ns();
 	if (t->host->gated)
 		s->ops->gate(t, false);
 	compete = s->hosts && s->hosts->next;
@@ -207,8 +246,7 @@ void sched_over(struct sched *s, struct sched_turn *t, uint64_t ns)
 
 	pthread_mutex_lock(&s->lock);
 	if (t->running) {
-		if (t->started)
-			host->used += s->ops->cpu_ns(t) - t->cpu_seen;
+		measure(s, t, s->ops->now_ns());
 		for (at = &host->active; *at != t; at = &(*at)->next)
 			;
 		*at = t->next;
@@ -217,8 +255,8 @@ void sched_over(struct sched *s, struct sched_turn *t, uint64_t ns)
 		s->stalled -= t->stalled;
 		t->running = t->started = t->stalled = false;
 		s->mean_ns += ns / 8 - s->mean_ns / 8;
-		host_unlink(s, host);
 		start_some(s);
+		host_idle(s, host);
 	}
 	pthread_mutex_unlock(&s->lock);
 }
@@ -255,27 +293,6 @@ uint32_t sched_busy_ms(struct sched *s)
 
 /* ---- shares ---- */
 
-/* What the host used since the last look; the threads that it could have used. */
-static uint32_t measure(struct sched *s, struct sched_host *host)
-{
-	uint32_t threads = 0;
-
-	host->delta = 0;
-	for (struct sched_turn *t = host->active; t; t = t->next) {
-		uint64_t cpu;
-
-		if (!t->started)
-			continue;
-		cpu = s->ops->cpu_ns(t);
-		host->delta += cpu - t->cpu_seen;
-		t->cpu_seen = cpu;
-		if (!t->stalled)
-			threads += t->threads;
-	}
-	host->used += host->delta;
-	return threads < s->cores ? threads : s->cores;
-}
-
 static void gate(struct sched *s, struct sched_host *host, bool gated)
 {
 	if (host->gated == gated)
@@ -287,40 +304,72 @@ static void gate(struct sched *s, struct sched_host *host, bool gated)
 	}
 }
 
-bool sched_tick(struct sched *s, uint64_t now_ns)
+/* Is it kept from computing?  @gated: others wait. */
+static void judge(struct sched *s, struct sched_host *host, bool gated, uint64_t now)
 {
-	uint64_t elapsed, least = UINT64_MAX, most = 0;
+	uint32_t rate;
+
+	for (struct sched_turn *t = host->active; t; t = t->next)
+		measure(s, t, now);
+	rate = host->could ? (uint32_t)(host->delta * 1000 / host->could) : 0;
+	if (host->hold) {
+		host->hold--;
+		host->starved = false;
+	} else if (!gated && host->could) {
+		host->rate = rate;
+		host->starved = rate < STARVED && rate >= WAITING;
+		host->helped = 0;
+	} else if (gated && host->starved && !host->gated && host->could &&
+		   ++host->helped >= HELP_TICKS && rate * 10 < host->rate * 11) {
+		host->starved = false;
+		host->hold = HOLD_TICKS;
+	}
+	host->delta = host->could = 0;
+}
+
+bool sched_tick(struct sched *s)
+{
+	uint64_t now = s->ops->now_ns(), least = UINT64_MAX, most = 0;
 	bool gated = false, compete;
 
 	pthread_mutex_lock(&s->lock);
+	for (struct sched_host **at = &s->hosts; *at;) {
+		if (idle(*at) && now - (*at)->idle_ns >= LINGER_NS)
+			unlink_at(at);
+		else
+			at = &(*at)->next;
+	}
 	compete = s->hosts && s->hosts->next;
-	elapsed = s->tick_ns && compete ? now_ns - s->tick_ns : 0;
-	s->tick_ns = compete ? now_ns : 0;
 	for (struct sched_host *h = s->hosts; h; h = h->next)
 		gated |= h->gated;
 	for (struct sched_host *h = s->hosts; h; h = h->next) {
-		uint64_t could = measure(s, h) * elapsed;
-
-		/* While others are held back for it, that it is not starved says nothing. */
-		if (!could)
-			h->starved = false;
-		else if (!gated)
-			h->starved = h->delta * 100 < could * STARVED_SHARE &&
-				     h->delta * 100 >= elapsed * IDLE_SHARE;
-		else if (h->starved && h->delta * 100 < elapsed * IDLE_SHARE)
-			h->starved = false;
+		judge(s, h, gated, now);
 		if (h->used > most)
 			most = h->used;
 		if (h->starved && h->used < least)
 			least = h->used;
 	}
 	for (struct sched_host *h = s->hosts; h; h = h->next) {
-		if (!h->starved && !h->gated)
-			h->used = most; /* nothing is saved up */
+		catch_up(h, most);
 		gate(s, h,
 		     compete && least != UINT64_MAX && h->used > least &&
 			     h->used - least > (h->gated ? SLACK_NS / 2 : SLACK_NS));
 	}
+	if (!compete && s->hosts && idle(s->hosts))
+		unlink_at(&s->hosts);
 	pthread_mutex_unlock(&s->lock);
 	return compete;
+}
+
+void sched_forget(struct sched *s, struct sched_host *host)
+{
+	struct sched_host **at = &s->hosts;
+
+	pthread_mutex_lock(&s->lock);
+	if (host->linked) {
+		while (*at != host)
+			at = &(*at)->next;
+		unlink_at(at);
+	}
+	pthread_mutex_unlock(&s->lock);
 }

@@ -22,14 +22,18 @@ struct sched_turn {
 	bool started; /* gate() and cpu_ns() may be called */
 	bool stalled; /* it waits for its reader, and is not counted */
 	uint32_t threads;
-	uint64_t cpu_seen;
+	uint64_t cpu_seen, since_ns; /* counted up to here */
 };
 
 struct sched_host { /* zeroed */
 	struct sched_turn *queue, *queue_last, *active;
 	uint32_t queued, running;
-	uint64_t used;  /* processor time, made comparable among hosts */
-	uint64_t delta; /* of the last tick */
+	uint64_t used;         /* processor time, made comparable among hosts */
+	uint64_t delta, could; /* since the last tick: had, and what its threads could have had */
+	uint32_t rate;         /* permille of that, with nobody gated */
+	uint32_t hold;         /* ticks for which it has no claim */
+	uint32_t helped;       /* ticks for which others were gated */
+	uint64_t idle_ns;      /* since when it has nothing */
 	bool gated, starved, linked;
 	struct sched_host *next;
 };
@@ -38,6 +42,7 @@ struct sched_ops {                           /* called under the lock: they must
 	void (*start)(struct sched_turn *t); /* of one that waited */
 	void (*gate)(struct sched_turn *t, bool open);
 	uint64_t (*cpu_ns)(struct sched_turn *t);
+	uint64_t (*now_ns)(void);
 };
 
 struct sched {
@@ -46,7 +51,6 @@ struct sched {
 	pthread_mutex_t lock;
 	struct sched_host *hosts; /* those that have something, in the order of their turns */
 	uint32_t queued, running, stalled;
-	uint64_t tick_ns;
 	uint64_t mean_ns; /* how long a turn took, lately */
 };
 
@@ -67,7 +71,9 @@ void sched_over(struct sched *s, struct sched_turn *t, uint64_t ns);
 /* Threads of a run that starts now. */
 uint32_t sched_share(struct sched *s);
 /* Every 5 to 10 ms while it returns true. */
-bool sched_tick(struct sched *s, uint64_t now_ns);
+bool sched_tick(struct sched *s);
+/* The host goes: it has no turn. */
+void sched_forget(struct sched *s, struct sched_host *host);
 void sched_load(struct sched *s, uint32_t *queued, uint32_t *running);
 /* When to come again, in ms. */
 uint32_t sched_busy_ms(struct sched *s);
