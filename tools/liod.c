@@ -82,29 +82,10 @@ static int fail(const struct ctrl_error *err)
 	const char *name = strerrorname_np(-err->code), *fix = strstr(err->text, "; ");
 	size_t n = fix ? (size_t)(fix - err->text) : strlen(err->text);
 
+	log_flush();
 	fprintf(stderr, "liod: %.*s (%s)%s\n", (int)n, err->text, name ? name : "E?",
 		fix ? fix : "");
 	return EXIT_FAILED;
-}
-
-/* One write a line: threads do not mix within it. */
-static void log_line(void *arg, const char *line)
-{
-	char text[1200], stamp[40] = "";
-	struct timespec ts;
-	struct tm tm;
-	int n;
-
-	/* The journal has its own time. */
-	if (!getenv("JOURNAL_STREAM")) {
-		clock_gettime(CLOCK_REALTIME, &ts);
-		gmtime_r(&ts.tv_sec, &tm);
-		n = (int)strftime(stamp, sizeof(stamp), "time=%FT%T", &tm);
-		snprintf(stamp + n, sizeof(stamp) - (size_t)n, ".%03ldZ ", ts.tv_nsec / 1000000);
-	}
-	n = snprintf(text, sizeof(text), "%s%s\n", stamp, line);
-	if (n > 0)
-		(void)!write(STDERR_FILENO, text, (size_t)n);
 }
 
 /* ---- the command line ---- */
@@ -655,6 +636,7 @@ static int end(struct daemon *d, const sigset_t *signals, int status)
 	rc = ctrl_server_drain(d->server, d->config.drain_ms);
 	if (rc == -ETIMEDOUT) {
 		ctrl_log(d->server, "event=stopped error=\"a store does not answer\"");
+		log_flush();
 		_exit(EXIT_FAILED);
 	}
 	ctrl_log(d->server, rc ? "event=stopped error=\"a flush failed\"" : "event=stopped");
@@ -693,6 +675,7 @@ int main(int argc, char **argv)
 		goto out;
 	}
 	raise_limits(&d.config);
+	log_start();
 	if (prepare(&d, o.check, &err)) {
 		status = fail(&err);
 	} else if (o.check) {
@@ -705,6 +688,7 @@ int main(int argc, char **argv)
 		status = end(&d, &signals, status);
 	}
 	ctrl_server_free(d.server);
+	log_flush();
 out:
 	config_free(&d.config);
 	return status;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * liod.h - the daemon's modules: liod.c (options, life), liod_config.c (what is to be served), liod_metrics.c
- * (HTTP), liod_systemd.c (sockets given and readiness told).
+ * (HTTP), liod_log.c (standard error), liod_systemd.c (sockets given and readiness told).
  */
 #ifndef LIOD_H
 #define LIOD_H
@@ -53,6 +53,12 @@ int config_subsystem(struct liod_config *c, const char *nqn, struct ctrl_error *
 /* As in a configuration file; @where is said in errors. */
 int config_set(struct liod_config *c, const char *where, const char *key, const char *value,
 	       struct ctrl_error *err);
+
+/* The log, key=value lines on standard error; never waits for whoever reads it.  Before log_start() lines are written at once. */
+void log_start(void);
+void log_line(void *arg, const char *line);
+/* Until all is written, two seconds at most. */
+void log_flush(void);
 
 /* Serves GET /metrics. */
 struct liod_metrics;

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from nvmetcp import DISCOVERY, Host  # noqa: E402
@@ -57,6 +58,16 @@ class Liod:
             block = 1 << h.admin.identify(0, nsid)[130]
             assert len(h.q[0].read(0, 1, block, nsid=nsid)) == block
         return True
+
+    def said(self, *words, timeout=20):
+        """The first line of the log that has all the words, waited for."""
+        until = time.monotonic() + timeout
+        while True:
+            for line in list(self.lines):
+                if all(w in line for w in words):
+                    return line
+            assert time.monotonic() < until, f"the log never says {words}:\n" + "".join(self.lines[-40:])
+            time.sleep(0.01)
 
     def cpu_seconds(self):
         with open(f"/proc/{self.proc.pid}/stat") as f:

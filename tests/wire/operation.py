@@ -4,8 +4,10 @@ import os
 import re
 import signal
 import socket
+import struct
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -13,7 +15,7 @@ import urllib.request
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import tap  # noqa: E402
 from liod import LIOD, NQN, Liod  # noqa: E402
-from nvmetcp import Closed, Conn, Host  # noqa: E402
+from nvmetcp import Closed, Conn, Host, Queue  # noqa: E402
 from tap import Skip, run  # noqa: E402
 
 
@@ -189,7 +191,7 @@ def test_a_reload_finds_a_file_that_grew_and_survives_a_bad_configuration():
             while blocks() != 2 << 20 and time.monotonic() < deadline:
                 time.sleep(0.01)
             assert blocks() == 2 << 20
-        assert any("event=reload-failed" in line and "reload.conf:1" in line for line in s.lines), s.lines
+        s.said("event=reload-failed", "reload.conf:1")
 
 
 def reload(s):
@@ -351,7 +353,7 @@ def test_ipv6_loopback_is_served():
 
 def with_metrics(**kw):
     s = Liod(args=("--metrics", "127.0.0.1:0"), **kw)
-    line = next(x for x in s.lines if "event=metrics" in x)
+    line = s.said("event=metrics")
     s.http = "http://" + re.search(r"address=(\S+)", line).group(1)
     return s
 
@@ -447,6 +449,32 @@ def test_http_serves_metrics_and_nothing_else():
                 assert e.code == want
                 e.close()
         scrape(s)
+
+
+def test_a_log_that_nobody_reads_stops_nothing():
+    """A pipe is full after 64 KiB; hosts come, work and go all the same, and the log says what it lost."""
+    proc = subprocess.Popen([LIOD, "--listen", "127.0.0.1:0", "--nqn", NQN, "--namespace", "ram:1M"], stderr=subprocess.PIPE)
+    try:
+        address = None
+        while not address:
+            m = re.search(rb"listening address=127\.0\.0\.1:(\d+)", proc.stderr.readline())
+            address = ("127.0.0.1", int(m.group(1))) if m else None
+        for i in range(6000):  # two lines each, and 1 MiB of lines may wait
+            with Queue(address) as q:
+                q.connect(NQN, hostid=struct.pack("<Q8x", i + 1))
+        with Host(address, NQN) as h:
+            assert len(h.q[0].read(0, 1, h.block)) == h.block
+        lines = []
+        reader = threading.Thread(target=lambda: lines.extend(proc.stderr), daemon=True)
+        reader.start()
+        proc.terminate()
+        assert proc.wait(60) == 0
+        reader.join(30)
+        assert any(b"event=log-full lines_lost=" in x for x in lines), lines[-3:]
+        assert b"event=stopped" in lines[-1], lines[-3:]
+    finally:
+        proc.kill()
+        proc.wait()
 
 
 if __name__ == "__main__":
