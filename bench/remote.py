@@ -89,7 +89,8 @@ class Server:
     """A program on the device's side, until the `with` ends."""
 
     def __init__(self, bed, argv, port):
-        self.proc = subprocess.Popen(bed.device(*argv), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        self.log = tempfile.TemporaryFile()
+        self.proc = subprocess.Popen(bed.device(*argv), stdout=subprocess.DEVNULL, stderr=self.log)
         for _ in range(100):
             if subprocess.run(bed.host("bash", "-c", f"exec 3<>/dev/tcp/{DEVICE_IP}/{port}"), capture_output=True).returncode == 0:
                 return
@@ -97,7 +98,8 @@ class Server:
                 break
             time.sleep(0.1)
         self.proc.kill()
-        raise RuntimeError(f"{argv[0]} does not listen: {self.proc.stderr.read().decode(errors='replace')[-400:]}")
+        self.log.seek(0)
+        raise RuntimeError(f"{argv[0]} does not listen: {self.log.read().decode(errors='replace')[-400:]}")
 
     def __enter__(self):
         return self
