@@ -306,7 +306,7 @@ static void on_fetch(struct device_run *d)
 /* As many as are of use; a busy server's are sent again after a while. */
 static void fetch_more(struct device_run *d)
 {
-	if (d->ended || d->bad || d->overdue)
+	if (d->ended || d->bad || d->rc)
 		return;
 	if (d->is_waiting && d->n_flying)
 		return;
