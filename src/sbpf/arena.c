@@ -101,6 +101,7 @@ static int map_here(struct sbpf_arena *a)
 int sbpf_arena_open(struct sbpf_arena **out)
 {
 	struct sbpf_arena *a = calloc(1, sizeof(*a));
+	uint64_t done;
 	int r;
 
 	*out = NULL;
@@ -114,6 +115,8 @@ int sbpf_arena_open(struct sbpf_arena **out)
 		r = map_here(a);
 	if (!r)
 		r = load_pages_program(a);
+	if (!r)
+		r = sbpf_arena_give(a, SBPF_ARENA_OWN, SBPF_ARENA_OWN_BYTES, &done);
 	if (r) {
 		sbpf_arena_close(a);
 		return r;

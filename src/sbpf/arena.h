@@ -14,6 +14,10 @@
 
 struct sbpf_kernel_prog;
 
+/* Pages that every arena has and no window: what the translator's library keeps (kernel_library.c). */
+#define SBPF_ARENA_OWN       0x1000ull
+#define SBPF_ARENA_OWN_BYTES 0xf000ull
+
 struct sbpf_arena {
 	uint8_t *base;              /* its low 32 bits are zero */
 	uint64_t has[SBPF_WINDOWS]; /* bytes with pages, from each window's start */

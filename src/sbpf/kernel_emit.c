@@ -100,16 +100,16 @@ int32_t kt_slot(struct kt *k, enum kt_slot slot)
 	if (!k->slots[slot])
 		k->slots[slot] = ++k->n_slots;
 	/* A library function's frame is the kernel's. */
-	return -8 * (int32_t)k->slots[slot] - (k->library ? (int32_t)k->flow.func->frame : 0);
+	return -8 * (int32_t)k->slots[slot] - (k->raw_stack ? (int32_t)k->flow.func->frame : 0);
 }
 
-struct kt_scratch kt_take(struct kt *k, uint16_t busy, uint16_t named, enum kt_slot slot)
+int kt_free_reg(const struct kt *k, uint16_t busy)
 {
 	/* Those that a call destroys first: using one of the others costs saving it. */
 	static const uint8_t order[] = {0, 5, 4, 3, 2, 1, 9, 8, 7, 6};
 	int found = -1;
 
-	busy |= named | k->reserved;
+	busy |= k->reserved;
 	for (unsigned int i = 0; i < 10; i++) {
 		unsigned int r = order[i];
 
@@ -119,6 +119,13 @@ struct kt_scratch kt_take(struct kt *k, uint16_t busy, uint16_t named, enum kt_s
 		if (found < 0 || (k->cast_of[found] >= 0 && k->cast_of[r] < 0))
 			found = (int)r;
 	}
+	return found;
+}
+
+struct kt_scratch kt_take(struct kt *k, uint16_t busy, uint16_t named, enum kt_slot slot)
+{
+	int found = kt_free_reg(k, busy | named);
+
 	if (found >= 0) {
 		k->cast_of[found] = -1;
 		return (struct kt_scratch){.reg = (uint8_t)found, .slot = -1};
@@ -141,7 +148,7 @@ void kt_give(struct kt *k, struct kt_scratch s)
 
 void kt_fp(struct kt *k, unsigned int reg)
 {
-	if (k->is_entry)
+	if (k->is_entry || k->library)
 		kt_emit(k, BPF_ALU | BPF_MOV | BPF_K, reg, 0, 0, k->fp_value);
 	else
 		kt_emit(k, BPF_LDX | BPF_MEM | BPF_DW, reg, 10, kt_slot(k, KT_SLOT_FP), 0);
@@ -266,11 +273,12 @@ void kt_fuel_from_ctl(struct kt *k, unsigned int ctl, unsigned int temp)
 		store_fuel(k, temp, ctl);
 }
 
-/* r1 to r5 are free; leaves if the callee ended the run. */
+/* r0 to r5 are free; leaves if the callee ended the run. */
 void kt_fuel_after_call(struct kt *k)
 {
 	kt_ctl(k, 5);
 	kt_fuel_from_ctl(k, 5, 1);
+	kt_emit(k, BPF_LDX | BPF_MEM | BPF_DW, 0, 5, CTL(r0), 0);
 	kt_abort_if_negative(k, 1);
 }
 

@@ -140,12 +140,15 @@ static void note(struct kt_flow *f, uint32_t pc)
 		uint32_t at = (uint32_t)sbpf_jump_target(insn, pc) - f->func->start;
 
 		f->loops |= sbpf_jump_target(insn, pc) <= pc;
+		f->branches += BPF_OP(insn->code) != BPF_JA;
 		if (!f->first[at])
 			f->first[at] = pc + 1;
 		f->last[at] = pc + 1;
 	}
 	if (insn->dst == 10 || (insn->src == 10 && (x || !is_alu(insn))))
 		f->uses_fp = true;
+	if (insn->src == 10 && (x || BPF_CLASS(insn->code) == BPF_STX))
+		f->copies_fp = true;
 }
 
 static bool pass(struct kt_flow *f, uint16_t (*args_of)(void *arg, uint32_t func), void *arg)

@@ -386,6 +386,7 @@ int sbpf_kernel_load(const struct sbpf_translation *t, int arena_fd, uint8_t *ar
 		sbpf_kernel_unload(kp);
 		return r;
 	}
+	kt_library_fill(arena_base);
 	kp->streams = read_stream(kp->fd, &none, 0) >= 0;
 	*out = kp;
 	return 0;

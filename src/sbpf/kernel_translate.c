@@ -16,6 +16,12 @@
 
 #define CTL(field) ((int32_t)offsetof(struct kt_ctl, field))
 
+/*
+ * So many branches in a function that loops, and the kernel's verifier would follow too many ways: each tells it something of
+ * what is compared, and it takes up every combination by itself.  Then copies are compared, which costs an instruction or two.
+ */
+#define MANY_BRANCHES 32u
+
 /* ---- subprograms ---- */
 
 struct args_of {
@@ -168,7 +174,7 @@ static void check_store(struct kt *k, unsigned int base, int16_t off)
 
 static bool raw_stack(const struct kt *k, unsigned int base)
 {
-	return k->library && base == 10;
+	return k->raw_stack && base == 10;
 }
 
 static void load(struct kt *k, const struct sbpf_insn *insn)
@@ -315,6 +321,11 @@ static void divide_signed(struct kt *k, const struct sbpf_insn *insn, unsigned i
 /* A move of a constant, of 32 or 64 bits. */
 static void constant(struct kt *k, const struct sbpf_insn *insn, uint64_t value)
 {
+	if (k->library && sbpf_is_lddw(insn) && kt_library_address(value) != value) {
+		kt_emit(k, BPF_ALU64 | BPF_MOV | BPF_K, insn->dst, 0, 0,
+			(int32_t)kt_library_address(value));
+		return;
+	}
 	if (kt_told_out(&k->flow, k->pc) & KT_REG(insn->dst)) {
 		kt_constant(k, insn->dst, value);
 		return;
@@ -331,12 +342,12 @@ static void arithmetic(struct kt *k, const struct sbpf_insn *insn)
 	struct kt_scratch s = {.slot = -1};
 	unsigned int src = insn->src;
 
-	if (x && src == 10 && op == BPF_MOV && !k->library) {
+	if (x && src == 10 && op == BPF_MOV) {
 		kt_fp(k, insn->dst);
 		if (cls == BPF_ALU64 && !insn->off)
 			return;
 		src = insn->dst;
-	} else if (x && src == 10 && !k->library) {
+	} else if (x && src == 10) {
 		s = kt_take(k, busy_at(k), KT_REG(insn->dst), KT_SLOT_A);
 		kt_fp(k, s.reg);
 		src = s.reg;
@@ -352,7 +363,8 @@ static void arithmetic(struct kt *k, const struct sbpf_insn *insn)
 		kt_emit(k, insn->code, insn->dst, 0, 0, insn->imm & (cls == BPF_ALU64 ? 63 : 31));
 	else
 		kt_emit(k, insn->code, insn->dst, src, insn->off, insn->imm);
-	if (op == BPF_MOV && x && src < 10 && kt_live_out(&k->flow, k->pc) & KT_REG(src) && true)
+	if (op == BPF_MOV && x && src < 10 && k->flow.loops &&
+	    kt_live_out(&k->flow, k->pc) & KT_REG(src))
 		kt_emit(k, cls | BPF_OR | BPF_K, insn->dst, 0, 0, 0);
 	kt_give(k, s);
 }
@@ -397,6 +409,24 @@ static void latch(struct kt *k, uint32_t target)
 	kt_fix(k, kt_jump(k, BPF_JMP | BPF_JA, 0, 0, 0), target);
 }
 
+/* A copy of @reg to compare, of which the kernel's verifier does not know that it is one. */
+static unsigned int copy(struct kt *k, const struct sbpf_insn *insn, unsigned int reg,
+			 unsigned int other)
+{
+	uint8_t cls = BPF_CLASS(insn->code) == BPF_JMP ? BPF_ALU64 : BPF_ALU;
+	int to;
+
+	if (!(kt_live_out(&k->flow, k->pc) & KT_REG(reg)))
+		return reg;
+	to = kt_free_reg(k, busy_at(k) | KT_REG(reg) | KT_REG(other));
+	if (to < 0)
+		return reg;
+	kt_emit(k, cls | BPF_MOV | BPF_X, (unsigned int)to, reg, 0, 0);
+	kt_emit(k, cls | BPF_OR | BPF_K, (unsigned int)to, 0, 0, 0);
+	k->cast_of[to] = -1;
+	return (unsigned int)to;
+}
+
 static void jump(struct kt *k, const struct sbpf_insn *insn)
 {
 	uint32_t target = (uint32_t)sbpf_jump_target(insn, k->pc), over;
@@ -420,6 +450,10 @@ static void jump(struct kt *k, const struct sbpf_insn *insn)
 		dst = dst == 10 ? s.reg : dst;
 		src = x && src == 10 ? s.reg : src;
 	}
+	if ((k->copies || (k->flow.loops && !x)) && dst == insn->dst && !k->library)
+		dst = copy(k, insn, dst, src);
+	if (k->copies && x && src == insn->src)
+		src = copy(k, insn, src, dst);
 	if (s.slot >= 0) {
 		/* The register that gave way comes back on both ways. */
 		over = kt_jump(k, insn->code, dst, src, insn->imm);
@@ -522,15 +556,16 @@ static void call(struct kt *k, const struct sbpf_insn *insn)
 		zero(k, KT_CALLER & ~KT_REG(0));
 }
 
+/*
+ * The result goes through the map: the kernel's verifier wants to know precisely what a function returns, and with it all
+ * that it was computed from.
+ */
 static void leave(struct kt *k)
 {
-	if (k->fuel != KT_FUEL_CTL || k->is_entry)
-		kt_ctl(k, 1);
+	kt_ctl(k, 1);
 	kt_fuel_to_ctl(k, 1, 2);
-	if (k->is_entry) {
-		kt_emit(k, BPF_STX | BPF_MEM | BPF_DW, 1, 0, CTL(r0), 0);
-		kt_emit(k, BPF_ALU64 | BPF_MOV | BPF_K, 0, 0, 0, 0);
-	}
+	kt_emit(k, BPF_STX | BPF_MEM | BPF_DW, 1, 0, CTL(r0), 0);
+	kt_emit(k, BPF_ALU64 | BPF_MOV | BPF_K, 0, 0, 0, 0);
 	kt_emit(k, BPF_JMP | BPF_EXIT, 0, 0, 0, 0);
 }
 
@@ -586,6 +621,17 @@ static void choose_fuel(struct kt *k)
 		k->reserved = KT_REG(r);
 		return;
 	}
+}
+
+/* A small frame that has no address is the kernel's stack. */
+static void choose_stack(struct kt *k, uint32_t func)
+{
+	uint64_t fp = KT_LIBRARY_STACK;
+
+	k->raw_stack = !k->flow.copies_fp && k->flow.func->frame <= 96;
+	for (uint32_t f = 0; f < func; f++)
+		fp -= k->flow.prog->funcs[f].frame;
+	k->fp_value = (int32_t)fp;
 }
 
 static void zero_frame(struct kt *k)
@@ -658,6 +704,7 @@ static void translate_function(struct kt *k, uint32_t index)
 
 	k->library = sub.prog == kt_library(NULL);
 	k->is_entry = index == 0;
+	k->raw_stack = false;
 	k->n_fixes = k->n_stubs = k->n_accesses = k->n_slots = 0;
 	memset(k->slots, 0, sizeof(k->slots));
 	k->at = calloc(n + 1u, sizeof(*k->at));
@@ -666,7 +713,10 @@ static void translate_function(struct kt *k, uint32_t index)
 		free(k->at);
 		return;
 	}
+	if (k->library)
+		choose_stack(k, sub.func);
 	choose_fuel(k);
+	k->copies = k->flow.loops && k->flow.branches >= MANY_BRANCHES;
 	know_nothing(k);
 	k->pc = func->start;
 	enter(k, &sub);

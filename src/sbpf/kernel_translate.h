@@ -9,6 +9,7 @@
 #ifndef SBPF_KERNEL_TRANSLATE_H
 #define SBPF_KERNEL_TRANSLATE_H
 
+#include "sbpf/arena.h"
 #include "sbpf/kernel.h"
 
 /* ---- one program of the kernel ---- */
@@ -100,8 +101,9 @@ struct kt_flow {
 	uint8_t *marks;         /* [end - start] KT_REACHED, KT_CHECKED */
 	bool loops;             /* has a back edge */
 	bool calls;
-	bool uses_fp;
-	uint16_t used; /* registers that are named */
+	uint32_t branches;
+	bool uses_fp, copies_fp; /* its r10; other than as a base */
+	uint16_t used;           /* registers that are named */
 };
 #define KT_REACHED 0x01u
 #define KT_CHECKED 0x02u /* a check before it is about this access, too */
@@ -194,9 +196,11 @@ struct kt {
 	int error; /* the first that happened */
 
 	/* the function being written */
-	bool wide; /* every jump is to reach anywhere */
+	bool copies; /* branches compare copies */
+	bool wide;   /* every jump is to reach anywhere */
 	struct kt_flow flow;
-	bool library; /* one of ours: no fuel is charged, its stores need no check */
+	bool raw_stack; /* a library function's whose frame is on the kernel's stack */
+	bool library;   /* one of ours: no fuel is charged, its stores need no check */
 	bool is_entry;
 	uint32_t pc;
 	uint32_t *at; /* [end - start + 1] where each instruction's code is */
@@ -229,7 +233,8 @@ void kt_call(struct kt *k, uint32_t sub);
 /* @reg = @value, which the kernel's verifier does not get to know. */
 void kt_constant(struct kt *k, unsigned int reg, uint64_t value);
 int32_t kt_slot(struct kt *k, enum kt_slot slot);
-void kt_fp(struct kt *k, unsigned int reg); /* reg = the program's r10 */
+void kt_fp(struct kt *k, unsigned int reg);         /* reg = the program's r10 */
+int kt_free_reg(const struct kt *k, uint16_t busy); /* or -1 */
 /* A register that is neither @busy nor @named: if there is none, one that is not @named gives way. */
 struct kt_scratch kt_take(struct kt *k, uint16_t busy, uint16_t named, enum kt_slot slot);
 void kt_give(struct kt *k, struct kt_scratch s);
@@ -261,6 +266,17 @@ int kt_routine_find(const char *name);
 
 /* kernel_translate.c: the number of a subprogram, added if it is new */
 uint32_t kt_sub_of(struct kt *k, const struct sbpf_program *prog, uint32_t func);
+
+/*
+ * Where the library's constants and variables are in an arena, and the end of its functions' frames, which lie
+ * one behind the other: none calls itself, and none runs twice at a time.
+ */
+#define KT_LIBRARY_RODATA SBPF_ARENA_OWN
+#define KT_LIBRARY_DATA   (SBPF_ARENA_OWN + 0x1000)
+#define KT_LIBRARY_STACK  (SBPF_ARENA_OWN + SBPF_ARENA_OWN_BYTES)
+void kt_library_fill(uint8_t *arena_base);
+/* What an address of the library's is in an arena; any other value is itself. */
+uint64_t kt_library_address(uint64_t value);
 
 /* The program of helpers, compiled from kernel_helpers.bpf.c, or NULL. */
 const struct sbpf_program *kt_library(struct sbpf_error *err);
