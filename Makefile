@@ -23,6 +23,7 @@ test-guest:
 	./scripts/setup.sh --guest
 	$(MAKE) --no-print-directory all
 	TOOLS=$(BUILD)/tools ./scripts/test-guest.sh
+	BUILD=$(BUILD) ./scripts/test-guest-kernel.sh
 
 bench:
 	./scripts/setup.sh --python

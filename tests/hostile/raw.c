@@ -185,25 +185,33 @@ static void wild_accesses_end_alike_on_every_tier(void **state)
 #define LEVELS SBPF_MAX_DEPTH
 
 /* Function i calls function i + 1 twice; the last counts in memory.  No loop anywhere. */
-static struct sbpf_program *nested_calls(void)
+static struct sbpf_program *nested_calls(unsigned int levels)
 {
 	const struct sbpf_insn level[] = {CALL(2), CALL(1), EXIT},
 			       last[] = {LDDW(1, HEAP), LOAD(BPF_DW, 0, 1, 0), ADD(0, 1),
 					 STORE(BPF_DW, 1, 0, 0), EXIT};
 	struct sbpf_insn insns[3 * (LEVELS - 1) + N_ELEMS(last)];
 
-	for (unsigned int i = 0; i < LEVELS - 1; i++)
+	for (unsigned int i = 0; i < levels - 1; i++)
 		memcpy(&insns[3 * i], level, sizeof(level));
-	memcpy(&insns[3 * (LEVELS - 1)], last, sizeof(last));
-	return assemble(insns, N_ELEMS(insns));
+	memcpy(&insns[3 * (levels - 1)], last, sizeof(last));
+	return assemble(insns, 3 * (levels - 1) + N_ELEMS(last));
+}
+
+/* So many frames has the kernel, less one of the translator's. */
+#define KERNEL_LEVELS 7
+
+static unsigned int levels_here(void)
+{
+	return only_tier() == SBPF_TIER_KERNEL ? KERNEL_LEVELS : LEVELS;
 }
 
 static void calls_nested_without_a_loop_pay_for_what_they_do(void **state)
 {
-	struct sbpf_program *prog = nested_calls();
+	struct sbpf_program *prog = nested_calls(levels_here());
 	struct sbpf_sandbox *sb = furnish(prog);
 	uint64_t *count = sbpf_sandbox_ptr(sb, SBPF_WIN_HEAP);
-	const uint64_t calls = 1u << (LEVELS - 1);
+	const uint64_t calls = 1u << (levels_here() - 1);
 	/* The last function has 6 slots, all others 3. */
 	const uint64_t cost = 3 * (calls - 1) + 6 * calls;
 
@@ -236,6 +244,21 @@ static void refused(const struct sbpf_insn *insns, size_t n, const char *says)
 	assert_null(prog);
 	if (!strstr(err.text, says))
 		fail_msg("'%s' does not say '%s'", err.text, says);
+}
+
+static void calls_too_deep_for_a_tier_are_refused_by_it_by_name(void **state)
+{
+	struct sbpf_program *prog = nested_calls(LEVELS);
+
+	EACH_TIER(tier)
+	{
+		struct sbpf_error err = {.text = "deep"};
+
+		assert_int_equal(sbpf_program_compile(prog, tier, NULL, &err),
+				 tier == SBPF_TIER_KERNEL ? -EOPNOTSUPP : 0);
+		assert_non_null(strstr(err.text, "deep"));
+	}
+	sbpf_program_unref(prog);
 }
 
 static void recursion_is_refused(void **state)
@@ -377,6 +400,7 @@ int main(void)
 		cmocka_unit_test(the_hosts_memory_is_out_of_reach),
 		cmocka_unit_test(wild_accesses_end_alike_on_every_tier),
 		cmocka_unit_test(calls_nested_without_a_loop_pay_for_what_they_do),
+		cmocka_unit_test(calls_too_deep_for_a_tier_are_refused_by_it_by_name),
 		cmocka_unit_test(recursion_is_refused),
 		cmocka_unit_test(a_chain_of_calls_that_is_too_deep_is_refused),
 		cmocka_unit_test(a_smashed_stack_returns_to_where_it_was_called_from),

@@ -254,6 +254,11 @@ static void a_forked_child_does_not_use_its_parents_arena(void **state)
 	sbpf_program_unref(prog);
 }
 
+static bool give_up_rights(void)
+{
+	return !setgroups(0, NULL) && !setgid(65534) && !setuid(65534);
+}
+
 static void without_the_right_there_is_none_and_nothing_breaks(void **state)
 {
 	struct sbpf_program *prog = any_program();
@@ -264,7 +269,7 @@ static void without_the_right_there_is_none_and_nothing_breaks(void **state)
 		struct sbpf_sandbox *sb;
 		struct sbpf_call call = a_call(SBPF_TIER_INTERP, 0, 0);
 
-		if (setgroups(0, NULL) || setgid(65534) || setuid(65534))
+		if (!give_up_rights())
 			_exit(1);
 		for (int i = 0; i < 100; i++)
 			if (sbpf_sandbox_get_for(prog, SBPF_TIER_KERNEL, &sb) != -EPERM || sb)
@@ -280,10 +285,33 @@ static void without_the_right_there_is_none_and_nothing_breaks(void **state)
 	sbpf_program_unref(prog);
 }
 
+static void what_was_loaded_runs_on_when_the_right_is_given_up(void **state)
+{
+	struct sbpf_program *prog = ASSEMBLE(MOV(0, 42), EXIT);
+	int status;
+	pid_t pid = fork();
+
+	if (!pid) {
+		struct sbpf_sandbox *sb = NULL;
+		struct sbpf_call call = a_call(SBPF_TIER_KERNEL, 0, 0);
+
+		if (sbpf_sandbox_get_for(prog, SBPF_TIER_KERNEL, &sb) ||
+		    sbpf_sandbox_prepare(sb, 0, NULL) || !give_up_rights())
+			_exit(1);
+		if (sbpf_run(sb, &call, NULL) || call.r0 != 42)
+			_exit(2);
+		_exit(0);
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(status, 0);
+	sbpf_program_unref(prog);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(without_the_right_there_is_none_and_nothing_breaks),
+		cmocka_unit_test(what_was_loaded_runs_on_when_the_right_is_given_up),
 		cmocka_unit_test(a_window_is_exactly_its_whole_pages),
 		cmocka_unit_test(pages_that_come_back_are_zero),
 		cmocka_unit_test(the_kernel_sees_what_is_written_here_and_the_other_way_round),
