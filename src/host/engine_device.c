@@ -567,6 +567,8 @@ static const char *io_name(uint8_t io)
 static int result_take(struct device_run *d)
 {
 	const struct nvme_lambda_result *r = &d->answer.result;
+	enum sbpf_tier tier =
+		r->tier <= SBPF_TIER_TEMPLATE ? (enum sbpf_tier)r->tier : SBPF_TIER_AUTO;
 	struct host_run *run = d->run;
 
 	run->report = (struct lambda_report){
@@ -580,7 +582,9 @@ static int result_take(struct device_run *d)
 		.calls = r->calls,
 		.reruns = r->reruns,
 		.threads = r->threads,
-		.tier = r->tier <= SBPF_TIER_LLVM ? (enum sbpf_tier)r->tier : SBPF_TIER_AUTO,
+		.tier = tier,
+		.tier_first = tier,
+		.bytes_first = r->bytes_in,
 		.compile_ns = r->compile_ns,
 		.source = io_name(r->io),
 	};
