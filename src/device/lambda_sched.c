@@ -13,13 +13,14 @@
 
 #include "device/lambda_sched.h"
 
-#define SLACK_NS      8000000u  /* so far ahead may a host be */
-#define CREDIT_NS     40000000u /* and so far behind */
-#define LINGER_NS     20000000u /* it is still there, though it has nothing */
-#define STARVED       850u      /* permille of what its threads could use */
-#define WAITING       50u       /* and less than this is waiting for data */
-#define HELP_TICKS    2u        /* after which it is seen whether it helps that others wait */
-#define HOLD_TICKS    32u
+#define SLACK_NS      8000000u   /* so far ahead may a host be */
+#define CREDIT_NS     40000000u  /* and so far behind */
+#define LINGER_NS     20000000u  /* it is still there, though it has nothing */
+#define STARVED       850u       /* permille of what its threads could use */
+#define WAITING       50u        /* and less than this is waiting for data */
+#define FREE_NS       100000000u /* over so long it is seen how a host gets on, */
+#define HELPED_NS     64000000u  /* and whether it helps that others wait */
+#define HOLD_TICKS    100u
 #define MAX_BUSY_MS   1000u
 #define FIRST_MEAN_NS 10000000u
 
@@ -304,25 +305,41 @@ static void gate(struct sched *s, struct sched_host *host, bool gated)
 	}
 }
 
+/* What is long ago counts less and less. */
+static void add_rate(struct sched_rate *r, const struct sched_host *host, uint64_t window)
+{
+	r->had += host->delta;
+	r->could += host->could;
+	if (r->could > window) {
+		r->had /= 2;
+		r->could /= 2;
+	}
+}
+
+static uint64_t permille(const struct sched_rate *r)
+{
+	return r->could ? r->had * 1000 / r->could : 0;
+}
+
 /* Is it kept from computing?  @gated: others wait. */
 static void judge(struct sched *s, struct sched_host *host, bool gated, uint64_t now)
 {
-	uint32_t rate;
-
 	for (struct sched_turn *t = host->active; t; t = t->next)
 		measure(s, t, now);
-	rate = host->could ? (uint32_t)(host->delta * 1000 / host->could) : 0;
+	if (host->could && !gated) {
+		add_rate(&host->free, host, FREE_NS);
+		host->starved = permille(&host->free) < STARVED && permille(&host->free) >= WAITING;
+	} else if (host->could && host->starved && !host->gated) {
+		add_rate(&host->helped, host, UINT64_MAX);
+	}
+	if (host->helped.could >= HELPED_NS) {
+		if (permille(&host->helped) * 10 < permille(&host->free) * 11)
+			host->hold = HOLD_TICKS;
+		host->helped = (struct sched_rate){0};
+	}
 	if (host->hold) {
 		host->hold--;
 		host->starved = false;
-	} else if (!gated && host->could) {
-		host->rate = rate;
-		host->starved = rate < STARVED && rate >= WAITING;
-		host->helped = 0;
-	} else if (gated && host->starved && !host->gated && host->could &&
-		   ++host->helped >= HELP_TICKS && rate * 10 < host->rate * 11) {
-		host->starved = false;
-		host->hold = HOLD_TICKS;
 	}
 	host->delta = host->could = 0;
 }

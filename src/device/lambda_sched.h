@@ -30,10 +30,11 @@ struct sched_host { /* zeroed */
 	uint32_t queued, running;
 	uint64_t used;         /* processor time, made comparable among hosts */
 	uint64_t delta, could; /* since the last tick: had, and what its threads could have had */
-	uint32_t rate;         /* permille of that, with nobody gated */
-	uint32_t hold;         /* ticks for which it has no claim */
-	uint32_t helped;       /* ticks for which others were gated */
-	uint64_t idle_ns;      /* since when it has nothing */
+	struct sched_rate {    /* the same, over a longer time: */
+		uint64_t had, could;
+	} free, helped;   /* with nobody gated, and with others gated for it */
+	uint32_t hold;    /* ticks for which it has no claim */
+	uint64_t idle_ns; /* since when it has nothing */
 	bool gated, starved, linked;
 	struct sched_host *next;
 };
