@@ -92,6 +92,7 @@ static void add_access(struct kt *k, uint32_t pc)
 		.base = (uint8_t)base_of(insn),
 		.off = insn->off,
 		.bytes = access_bytes[BPF_SIZE(insn->code) >> 3],
+		.write = BPF_CLASS(insn->code) != BPF_LDX,
 	};
 }
 
@@ -227,12 +228,14 @@ static void look_up(struct kt *k, unsigned int base, int32_t off, uint32_t bytes
 
 /* The access and the first byte of it that no window has. */
 static void tell(struct kt *k, const struct kt_access *access, unsigned int at, unsigned int temp,
-		 unsigned int row, const uint32_t jumps[3])
+		 unsigned int row, const uint32_t jumps[3], uint32_t readonly)
 {
 	kt_here(k, jumps[2]);
 	kt_emit(k, BPF_ALU64 | BPF_ADD | BPF_X, at, temp, 0, 0);
 	kt_here(k, jumps[0]);
 	kt_here(k, jumps[1]);
+	if (readonly != UINT32_MAX)
+		kt_here(k, readonly);
 	kt_ctl(k, row);
 	kt_emit(k, BPF_STX | BPF_MEM | BPF_DW, row, at, CTL(address), 0);
 	kt_emit(k, BPF_ST | BPF_MEM | BPF_DW, row, 0, CTL(pc), (int32_t)(access->pc + 1));
@@ -266,14 +269,15 @@ void kt_check_stub(struct kt *k, const struct kt_stub *stub)
 	kt_to(k, kt_emit(k, BPF_JMP32 | BPF_JA, 0, 0, 0, 0), stub->resume);
 
 	if (stub->n_accesses == 1) {
-		tell(k, &k->accesses[stub->first_access], at.reg, temp.reg, row.reg, jumps);
+		tell(k, &k->accesses[stub->first_access], at.reg, temp.reg, row.reg, jumps,
+		     UINT32_MAX);
 		return;
 	}
 	for (unsigned int i = 0; i < 3; i++)
 		kt_here(k, jumps[i]);
 	for (uint32_t i = 0; i < stub->n_accesses && !k->error; i++) {
 		const struct kt_access *access = &k->accesses[stub->first_access + i];
-		uint32_t fine;
+		uint32_t fine, readonly = UINT32_MAX;
 
 		/* Registers that gave way hold what they held where an access needs one as its base. */
 		kt_give(k, row);
@@ -283,10 +287,16 @@ void kt_check_stub(struct kt *k, const struct kt_stub *stub)
 		temp = kt_take(k, stub->busy, KT_REG(access->base) | KT_REG(at.reg), KT_SLOT_D);
 		row = kt_take(k, stub->busy,
 			      KT_REG(access->base) | KT_REG(at.reg) | KT_REG(temp.reg), KT_SLOT_E);
+		if (access->write) {
+			kt_emit(k, BPF_ALU | BPF_MOV | BPF_X, at.reg, access->base, 0, 0);
+			kt_emit(k, BPF_ALU | BPF_ADD | BPF_K, at.reg, 0, 0, access->off);
+			readonly = kt_jump(k, BPF_JMP | BPF_JLT | BPF_K, at.reg, 0,
+					   (int32_t)SBPF_WRITABLE_FROM);
+		}
 		look_up(k, access->base, access->off, access->bytes, at.reg, temp.reg, row.reg,
 			next);
 		fine = kt_jump(k, BPF_JMP | BPF_JA, 0, 0, 0);
-		tell(k, access, at.reg, temp.reg, row.reg, next);
+		tell(k, access, at.reg, temp.reg, row.reg, next, readonly);
 		kt_here(k, fine);
 	}
 	/* One of them was wrong: this is never reached. */

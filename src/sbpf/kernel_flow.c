@@ -178,6 +178,9 @@ static uint16_t told_before(const struct sbpf_insn *insn, uint16_t told)
 
 	if (sbpf_is_jump(insn))
 		return told | kt_uses(insn);
+	/* A store compares its base: are the windows there read-only? */
+	if (BPF_CLASS(insn->code) == BPF_ST || BPF_CLASS(insn->code) == BPF_STX)
+		return (told & ~defs) | dst;
 	if (is_alu(insn))
 		return told & dst ? (uint16_t)((told & ~dst) | kt_uses(insn)) : told;
 	return told & ~defs;

@@ -19,7 +19,8 @@ typedef unsigned char u8;
 typedef unsigned int u32;
 typedef unsigned long u64;
 
-#define ROUTINE __attribute__((noinline)) static
+/* Not static: the compiler would change what they are given. */
+#define ROUTINE __attribute__((noinline))
 #define HELPER  __attribute__((noinline))
 
 /* Arguments that nothing reads would not be passed. */

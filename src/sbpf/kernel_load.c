@@ -17,8 +17,7 @@
 #include "sbpf/kernel_translate.h"
 #include "sbpf/sandbox.h"
 
-#define LOG_BYTES    (256u << 10)
-#define STREAM_BYTES 4096u
+#define LOG_BYTES (256u << 10)
 /* Where nothing is polled a slice may be as long as the sign of what is left allows. */
 #define SLICE_UNPOLLED (1ull << 62)
 
@@ -27,7 +26,6 @@ struct sbpf_kernel_prog {
 	int fd, map_fd;
 	struct kt_ctl *ctl;
 	size_t ctl_len;
-	bool streams;                /* the kernel tells of faults itself */
 	uint64_t size[SBPF_WINDOWS]; /* that ctl->rows stand for */
 };
 
@@ -326,17 +324,7 @@ static int load(const struct sbpf_translation *t, const struct kt_image *im, int
 	return r;
 }
 
-/* ---- what the kernel wrote of faults ---- */
-
-static int read_stream(int fd, char *buf, uint32_t len)
-{
-	struct {
-		uint64_t buf;
-		uint32_t len, stream, prog_fd;
-	} attr = {(uintptr_t)buf, len, 2, (uint32_t)fd};
-
-	return sbpf_bpf(KBPF_PROG_STREAM_READ, &attr, 20);
-}
+/* ---- the map ---- */
 
 static int new_map(struct sbpf_kernel_prog *kp, const struct kt_image *im)
 {
@@ -367,7 +355,6 @@ int sbpf_kernel_load(const struct sbpf_translation *t, int arena_fd, uint8_t *ar
 		     unsigned int entry, struct sbpf_kernel_prog **out, struct sbpf_error *err)
 {
 	struct sbpf_kernel_prog *kp = calloc(1, sizeof(*kp));
-	char none;
 	int r;
 
 	*out = NULL;
@@ -387,7 +374,6 @@ int sbpf_kernel_load(const struct sbpf_translation *t, int arena_fd, uint8_t *ar
 		return r;
 	}
 	kt_library_fill(arena_base);
-	kp->streams = read_stream(kp->fd, &none, 0) >= 0;
 	*out = kp;
 	return 0;
 }
@@ -431,44 +417,18 @@ static void set_rows(struct sbpf_kernel_prog *kp, const uint64_t *sizes)
 	kp->ctl->most = sizes[SBPF_WIN_IN] - 8;
 }
 
-/* The first byte of an access at @address that no window has. */
-static uint64_t first_outside(const uint64_t *sizes, uint64_t address, unsigned int bytes)
+/* Lengths and bytes, in whole words: what lambda_trace() left (kernel_helpers.bpf.c). */
+static void tell_trace(const struct kt_ctl *ctl, const struct sbpf_kernel_call *call)
 {
-	for (; bytes; bytes--, address++) {
-		enum sbpf_window win = sbpf_window_of((uint32_t)address);
-		uint64_t start = sbpf_window_offset(win);
+	uint64_t end = ctl->trace_len < KT_TRACE ? ctl->trace_len : KT_TRACE, len;
 
-		if ((uint32_t)address < start || (uint32_t)address - start >= sizes[win])
-			break;
+	for (uint64_t at = 0; call->trace && at + sizeof(len) <= end; at += (len + 7) & ~7ull) {
+		memcpy(&len, ctl->trace + at, sizeof(len));
+		at += sizeof(len);
+		if (len > end - at)
+			return;
+		call->trace(call->trace_arg, (const char *)ctl->trace + at, len);
 	}
-	return (uint32_t)address;
-}
-
-static unsigned int access_bytes(const struct sbpf_program *prog, uint32_t pc)
-{
-	static const uint8_t bytes[] = {4, 2, 1, 8};
-
-	return pc < prog->n_insns ? bytes[BPF_SIZE(prog->insns[pc].code) >> 3] : 1;
-}
-
-/* "ERROR: Arena READ access at unmapped address 0x…", then a trace of calls that names lines " @ a:N". */
-static bool faulted(struct sbpf_kernel_prog *kp, struct sbpf_kernel_call *call)
-{
-	char text[STREAM_BYTES + 1], more[512];
-	int n = read_stream(kp->fd, text, STREAM_BYTES);
-	const char *at;
-
-	if (n <= 0)
-		return false;
-	text[n] = '\0';
-	while (n > 0)
-		n = read_stream(kp->fd, more, sizeof(more));
-	at = strstr(text, "address 0x");
-	call->address = at ? (uint32_t)strtoull(at + 10, NULL, 16) : 0;
-	at = at ? strstr(at, " @ a:") : NULL;
-	call->pc = at ? (uint32_t)strtoul(at + 5, NULL, 10) - 1 : UINT32_MAX;
-	call->address = first_outside(call->sizes, call->address, access_bytes(kp->prog, call->pc));
-	return true;
 }
 
 int sbpf_kernel_run(struct sbpf_kernel_prog *kp, struct sbpf_kernel_call *call)
@@ -496,8 +456,6 @@ int sbpf_kernel_run(struct sbpf_kernel_prog *kp, struct sbpf_kernel_call *call)
 	call->address = ctl->address;
 	call->r0 = ctl->r0;
 	call->fuel_left = ctl->reserve + (ctl->status ? 0 : ctl->fuel);
-	/* A fault goes on with zero; so what else happened, happened later. */
-	if (kp->streams && faulted(kp, call))
-		return -EFAULT;
+	tell_trace(ctl, call);
 	return (int)ctl->status;
 }

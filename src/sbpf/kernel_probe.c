@@ -22,13 +22,11 @@ enum need {
 	NEED_ARENA,
 	NEED_MAY_GOTO,
 	NEED_TYPES,
-	NEED_STREAMS,
 	NEEDS,
 };
 
 static struct {
 	const char *name;
-	bool optional;
 	const char *missing;
 } needs[NEEDS] = {
 	[NEED_BPF] = {.name = "CAP_BPF"},
@@ -38,7 +36,6 @@ static struct {
 	[NEED_ARENA] = {.name = "BPF arena"},
 	[NEED_MAY_GOTO] = {.name = "BPF may_goto"},
 	[NEED_TYPES] = {.name = "kernel type information"},
-	[NEED_STREAMS] = {.name = "BPF streams", .optional = true},
 };
 
 /* ---- one at a time ---- */
@@ -103,16 +100,6 @@ static int load_loop(void)
 	return sbpf_bpf_load(insns, sizeof(insns) / sizeof(insns[0]), "probe", NULL, 0);
 }
 
-static int read_stream(int prog_fd)
-{
-	struct {
-		uint64_t buf;
-		uint32_t len, stream, prog_fd;
-	} attr = {.stream = 2, .prog_fd = (uint32_t)prog_fd};
-
-	return sbpf_bpf(KBPF_PROG_STREAM_READ, &attr, 20);
-}
-
 /* ---- all ---- */
 
 static void probe_programs(void)
@@ -124,13 +111,8 @@ static void probe_programs(void)
 			fd == -EPERM ? "the kernel refuses to load programs: a security policy "
 				       "forbids it (lockdown, an LSM, or a user namespace)"
 				     : "the kernel has no may_goto; Linux 6.9 or newer has";
-		needs[NEED_STREAMS].missing = "no program can be loaded";
 		return;
 	}
-	if (read_stream(fd) < 0)
-		needs[NEED_STREAMS].missing =
-			"the kernel does not tell of faults, so each access is "
-			"checked, which takes time; Linux 6.18 or newer does";
 	close(fd);
 }
 
@@ -194,7 +176,7 @@ const char *sbpf_kernel_missing(void)
 {
 	pthread_once(&once, probe);
 	for (unsigned int i = 0; i < NEEDS; i++)
-		if (needs[i].missing && !needs[i].optional)
+		if (needs[i].missing)
 			return needs[i].missing;
 	return NULL;
 }

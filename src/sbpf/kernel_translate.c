@@ -222,8 +222,8 @@ static void store(struct kt *k, const struct sbpf_insn *insn)
 	if (raw_stack(k, base)) {
 		kt_emit(k, insn->code, 10, src, insn->off, insn->imm);
 	} else {
-		kt_check(k, base, insn->off, named);
 		check_store(k, base, insn->off);
+		kt_check(k, base, insn->off, named);
 		p = pointer(k, base, named, KT_SLOT_A);
 		kt_emit(k, insn->code, p.reg, src, insn->off, insn->imm);
 		kt_give(k, p);
@@ -241,8 +241,8 @@ static void atomic(struct kt *k, const struct sbpf_insn *insn)
 	uint16_t named = KT_REG(0) | (base < 10 ? KT_REG(base) : 0) | (src < 10 ? KT_REG(src) : 0);
 	struct kt_scratch p, old, value = {.slot = -1};
 
-	kt_check(k, base, insn->off, named);
 	check_store(k, base, insn->off);
+	kt_check(k, base, insn->off, named);
 	if (src == 10) {
 		value = kt_take(k, busy_at(k), named, KT_SLOT_C);
 		kt_fp(k, value.reg);

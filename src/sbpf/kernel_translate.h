@@ -165,6 +165,7 @@ struct kt_access { /* of @bytes at what @base holds plus @off */
 	int32_t off;
 	uint32_t bytes;
 	uint8_t base;
+	bool write;
 };
 
 enum kt_stub_kind {
