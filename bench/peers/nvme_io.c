@@ -3,13 +3,15 @@
  * nvme_io.c - plain IO over NVMe/TCP by our own host, and the same bytes over a bare TCP echo.
  *
  *   nvme_io HOST:PORT|echo [--nqn NQN] [--nsid N] [--mode randread|seqread|seqwrite|randwrite]
- *           [--bs BYTES] [--qd N] [--seconds S] [--queues N] [--pid SERVER] [--digest]
+ *           [--bs BYTES] [--qd N] [--seconds S] [--queues N] [--pid SERVER] [--digest] [--file FILE [--direct]]
  *
  * Prints one line of JSON: operations, bandwidth, latency percentiles, CPU time of both ends.  The echo answers
  * a capsule of 72 bytes with a C2HData's 24 and the block (writes: 24 bytes for capsule and block), one process
- * each, blocking: what the machine's TCP costs without anybody's protocol.
+ * each, blocking: what the machine's TCP costs without anybody's protocol.  With --file it reads each block from there first,
+ * with --direct past the page cache: the least that a server of that file can do.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdio.h>
@@ -28,11 +30,11 @@
 #define RESPONSE    24u
 
 struct args {
-	const char *where, *nqn, *mode;
+	const char *where, *nqn, *mode, *file;
 	uint32_t nsid, bs, qd, queues;
 	double seconds;
 	int pid;
-	bool digest;
+	bool digest, direct;
 };
 
 struct stats {
@@ -286,16 +288,34 @@ static bool send_all(int fd, const uint8_t *p, size_t len)
 	return true;
 }
 
+/* Header and block as they lie, in one call. */
+static bool send_block(int fd, uint8_t *head, uint8_t *block, size_t len)
+{
+	struct iovec iov[] = {{head, RESPONSE}, {block, len}};
+	struct msghdr msg = {.msg_iov = iov, .msg_iovlen = 2};
+
+	return sendmsg(fd, &msg, MSG_NOSIGNAL) == (ssize_t)(RESPONSE + len);
+}
+
 static bool recv_all(int fd, uint8_t *p, size_t len)
 {
 	return recv(fd, p, len, MSG_WAITALL) == (ssize_t)len;
 }
 
-static void echo_server(int listener, size_t ask, size_t answer, size_t qd)
+static void echo_server(int listener, size_t ask, size_t answer, const struct args *a)
 {
-	int fd = accept(listener, NULL, NULL), on = 1;
-	uint8_t *in = calloc(qd, ask), *out = calloc(qd, answer);
-	size_t have = 0;
+	int fd = accept(listener, NULL, NULL), on = 1, file = -1;
+	struct run r = {.random = true, .seed = 0x9e3779b97f4a7c15};
+	uint8_t *in = calloc(a->qd, ask), *out = calloc(a->qd, answer);
+	uint8_t *block = aligned_alloc(4096, a->bs);
+	size_t have = 0, qd = a->qd;
+
+	if (a->file) {
+		file = open(a->file, O_RDONLY | O_CLOEXEC | (a->direct ? O_DIRECT : 0));
+		r.blocks = file < 0 ? 0 : (uint64_t)lseek(file, 0, SEEK_END) / a->bs;
+		if (!r.blocks || answer < a->bs)
+			die("echo: --file: cannot be read, or nothing is read in this mode");
+	}
 
 	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
 	for (;;) {
@@ -307,7 +327,12 @@ static void echo_server(int listener, size_t ask, size_t answer, size_t qd)
 		have += (size_t)n;
 		whole = have / ask;
 		have %= ask;
-		if (!send_all(fd, out, whole * answer))
+		for (size_t i = 0; i < whole && file >= 0; i++) {
+			if (pread(file, block, a->bs, (off_t)(pick(&r) * a->bs)) != (ssize_t)a->bs)
+				die("echo: pread");
+		}
+		if (!(file >= 0 && whole == 1 ? send_block(fd, out, block, a->bs)
+					      : send_all(fd, out, whole * answer)))
 			_exit(0);
 	}
 }
@@ -340,7 +365,7 @@ static void echo(const struct args *a)
 	    listen(listener, 1))
 		die("echo: listen");
 	if (fork() == 0)
-		echo_server(listener, ask, answer, a->qd);
+		echo_server(listener, ask, answer, a);
 	fd = echo_connect(listener);
 	client = cpu_of(RUSAGE_SELF);
 	start = now();
@@ -403,13 +428,18 @@ int main(int argc, char **argv)
 			a.pid = atoi(value(argc, argv, &i));
 		else if (strcmp(w, "--digest") == 0)
 			a.digest = true;
+		else if (strcmp(w, "--file") == 0)
+			a.file = value(argc, argv, &i);
+		else if (strcmp(w, "--direct") == 0)
+			a.direct = true;
 		else if (w[0] == '-' || a.where)
 			die("unknown option; see the top of nvme_io.c");
 		else
 			a.where = w;
 	}
 	if (!a.where || !a.bs || a.bs % 512 || !a.qd || a.seconds <= 0)
-		die("usage: nvme_io HOST:PORT|echo [OPTIONS]; see the top of nvme_io.c");
+		die("usage: nvme_io HOST:PORT|echo [OPTIONS]; see the "
+		    "top of nvme_io.c");
 	if (strcmp(a.where, "echo") == 0)
 		echo(&a);
 	else
