@@ -190,7 +190,10 @@ static int file_actions(posix_spawn_file_actions_t *fa, const struct ends *e)
 	return rc;
 }
 
-/* A session of its own: a terminal's signals are for the server, which then ends its workers. */
+/*
+ * A process group of its own: a terminal's signals are for the server, which then ends its workers.  Not a
+ * session: the kernel may share cores out by session, whatever the priorities in them.
+ */
 static int attributes(posix_spawnattr_t *attr)
 {
 	sigset_t none, all;
@@ -202,8 +205,10 @@ static int attributes(posix_spawnattr_t *attr)
 	if (!rc)
 		rc = posix_spawnattr_setsigdefault(attr, &all);
 	if (!rc)
+		rc = posix_spawnattr_setpgroup(attr, 0);
+	if (!rc)
 		rc = posix_spawnattr_setflags(attr, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF |
-							    POSIX_SPAWN_SETSID);
+							    POSIX_SPAWN_SETPGROUP);
 	return rc;
 }
 

@@ -41,6 +41,11 @@
 /* Whom nobody's files belong to: the kernel's overflow uid and gid. */
 #define NOBODY    65534u
 #define FILES_MAX 16u
+/*
+ * Below plain IO, which with this keeps its latency beside functions that saturate its core; but not
+ * SCHED_IDLE, which any other busy process would starve (docs/lambda-workers.md has the measurements).
+ */
+#define NICER 10
 /* Under memory pressure a worker goes before anything that serves plain IO. */
 #define OOM_SCORE "900"
 
@@ -57,8 +62,11 @@ static int lower_priority(void)
 	const struct sched_param param = {0};
 	int fd;
 
-	if (sched_setscheduler(0, SCHED_IDLE, &param))
-		return fail("SCHED_IDLE", errno);
+	if (sched_setscheduler(0, SCHED_BATCH, &param))
+		return fail("SCHED_BATCH", errno);
+	errno = 0;
+	if (nice(NICER) == -1 && errno)
+		return fail("nice", errno);
 	/* Not all schedulers of block devices know priorities: no reason to stop. */
 	syscall(SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, IOPRIO_PRIO_VALUE(IOPRIO_CLASS_BE, 7));
 	fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
@@ -171,9 +179,11 @@ static int warm_up(void)
 #define THREAD_FLAGS                                                                        \
 	(CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM | \
 	 CLONE_SETTLS | CLONE_PARENT_SETTID | CLONE_CHILD_CLEARTID)
-#define ANY                      {0}
-#define IS(arg, value)           SCMP_CMP64(arg, SCMP_CMP_EQ, value)
-#define MASKED(arg, mask, value) SCMP_CMP64(arg, SCMP_CMP_MASKED_EQ, mask, value)
+#define ANY           {0}
+#define IS(at, value) ((struct scmp_arg_cmp){.arg = (at), .op = SCMP_CMP_EQ, .datum_a = (value)})
+#define MASKED(at, mask, value) \
+	((struct scmp_arg_cmp){ \
+		.arg = (at), .op = SCMP_CMP_MASKED_EQ, .datum_a = (mask), .datum_b = (value)})
 
 #ifdef __aarch64__
 #define PROT_CODE (PROT_READ | PROT_EXEC | 0x10 /* PROT_BTI */)
@@ -293,10 +303,11 @@ static int close_others(void)
 
 int worker_confine(const struct worker_command *command)
 {
-	int rc = lower_priority();
+	int rc = warm_up();
 
+	/* Not before: what is slow to start keeps jobs waiting. */
 	if (!rc)
-		rc = warm_up();
+		rc = lower_priority();
 	if (!rc)
 		rc = limit_resources(command);
 	if (!rc)
