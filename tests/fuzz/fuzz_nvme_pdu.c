@@ -5,8 +5,9 @@
  *
  * The first byte says how far the connection has come when the input begins (after ICReq, after Connect, as an
  * I/O queue), which digests it uses, and how scarce buffers are; the second how many bytes a read or write moves.
- * All runs on one thread: loop, server, store and socket are replaced by what is in this file; the target is
- * compiled with the names of its socket calls changed to those below.
+ * All runs on one thread: loop, server, store, workers and socket are replaced by what is in this file; the target is
+ * compiled with the names of its socket calls changed to those below.  There is an exported directory, of one file,
+ * and functions that answer a few bytes.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -16,7 +17,8 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-#include "device/ctrl.h"
+#include "device/export.h"
+#include "device/server_private.h"
 #include "nvme/tcp.h"
 
 #define NQN       "nqn.2026-01.io.lambda:fuzz"
@@ -201,9 +203,20 @@ void ctrl_loop_sent(struct ctrl_loop *loop)
 
 void ctrl_loop_return(struct ctrl_io *io, int error)
 {
+	io->result = error;
 	io->next = NULL;
 	*ios_end = io;
 	ios_end = &io->next;
+}
+
+void ctrl_loop_finish(struct ctrl_io *io, int error)
+{
+	ctrl_loop_return(io, error);
+}
+
+void server_call(struct ctrl_server *s, struct ctrl_loop *loop, void (*fn)(void *arg), void *arg)
+{
+	fn(arg);
 }
 
 bool ctrl_loop_is_current(const struct ctrl_loop *loop)
@@ -263,13 +276,200 @@ void ctrl_loop_buffer_unwait(struct ctrl_loop *loop, struct ctrl_buffer_wait *w)
 	w->waiting = false;
 }
 
+/* Time passes whenever somebody looks: nothing comes so soon after another that it waits for more. */
 uint64_t ctrl_now_ns(void)
 {
-	return 1;
+	static uint64_t now;
+
+	return now += 2000000;
+}
+
+/* ---- pools: what they do is done at once, and told later ---- */
+
+struct ctrl_pool *ctrl_pool_new(const char *name, uint32_t threads)
+{
+	return calloc(1, 1);
+}
+
+void ctrl_pool_free(struct ctrl_pool *p)
+{
+	free(p);
+}
+
+void ctrl_pool_task(struct ctrl_pool *p, struct ctrl_task *t)
+{
+	t->run(t);
+}
+
+void ctrl_pool_io(struct ctrl_pool *p, struct ctrl_io *io, int (*fn)(struct ctrl_io *io))
+{
+	ctrl_loop_return(io, fn(io));
+}
+
+void ctrl_pool_submit(struct ctrl_io *io, int (*fn)(struct ctrl_io *io))
+{
+	ctrl_loop_return(io, fn(io));
+}
+
+uint32_t ctrl_pool_queued(struct ctrl_pool *p)
+{
+	return 0;
+}
+
+bool ctrl_pool_idle(struct ctrl_pool *p)
+{
+	return true;
+}
+
+void ctrl_pool_ref(void)
+{
+}
+
+void ctrl_pool_unref(void)
+{
+}
+
+/* ---- workers: a check likes every other program, a function answers what it was given, or a little ---- */
+
+struct ctrl_worker {
+	struct ctrl_job *job; /* NULL: released */
+	uint8_t out[512];
+	size_t have, at;
+	bool posted, streams;
+};
+
+static void worker_step(void *arg)
+{
+	struct ctrl_worker *w = arg;
+
+	w->posted = false;
+	if (w->job)
+		w->job->ready(w->job);
+	else
+		free(w);
+}
+
+static void worker_post(struct ctrl_worker *w)
+{
+	if (!w->posted && !ctrl_loop_post(NULL, worker_step, w))
+		w->posted = true;
+}
+
+static void worker_end(struct ctrl_worker *w, int error)
+{
+	w->job->result.error = error;
+	w->job->result.text_len =
+		error ? (uint32_t)sprintf(w->job->text, "fuzz: it failed; so") : 0;
+	w->job->ended = true;
+	worker_post(w);
+}
+
+int ctrl_job_start(struct ctrl_job *job, struct ctrl_error *err)
+{
+	struct ctrl_worker *w = calloc(1, sizeof(*w));
+
+	if (!w)
+		return -ENOMEM;
+	job->worker = w;
+	w->job = job;
+	if (job->kind == CTRL_JOB_CHECK) {
+		worker_end(w, job->program->size & 1 ? -EINVAL : 0);
+	} else if (job->fd < 0) {
+		w->streams = true;
+	} else {
+		memset(w->out, 'o', sizeof(w->out));
+		w->have = job->arg_len % sizeof(w->out);
+		worker_end(w, job->arg_len & 1 ? -ERANGE : 0);
+	}
+	return 0;
+}
+
+size_t ctrl_job_output(struct ctrl_job *job, struct iovec out[2])
+{
+	struct ctrl_worker *w = job->worker;
+
+	out[0] = (struct iovec){w->out + w->at, w->have - w->at};
+	out[1] = (struct iovec){NULL, 0};
+	return w->have - w->at;
+}
+
+void ctrl_job_consume(struct ctrl_job *job, size_t len)
+{
+	expect(len <= job->worker->have - job->worker->at, "output is taken once");
+	job->worker->at += len;
+	if (job->worker->at == job->worker->have)
+		job->worker->at = job->worker->have = 0;
+	worker_post(job->worker);
+}
+
+size_t ctrl_job_input(struct ctrl_job *job, const void *p, size_t len, bool last)
+{
+	struct ctrl_worker *w = job->worker;
+	size_t room = sizeof(w->out) - w->have, n = len < room ? len : room;
+
+	expect(w->streams && !job->ended, "input comes to whom it is for");
+	if (n)
+		memcpy(w->out + w->have, p, n);
+	w->have += n;
+	if (last && n == len)
+		worker_end(w, 0);
+	else if (n)
+		worker_post(w);
+	return n;
+}
+
+void ctrl_job_cancel(struct ctrl_job *job)
+{
+	if (!job->ended)
+		worker_end(job->worker, -ECANCELED);
+}
+
+void ctrl_job_gate(struct ctrl_job *job, bool open)
+{
+}
+
+uint64_t ctrl_job_cpu_ns(const struct ctrl_job *job)
+{
+	return 0;
+}
+
+void ctrl_job_release(struct ctrl_job *job)
+{
+	struct ctrl_worker *w = job->worker;
+
+	job->worker = NULL;
+	w->job = NULL;
+	if (!w->posted)
+		free(w);
+}
+
+void ctrl_workers_forget(struct ctrl_server *s, const struct ctrl_host *host)
+{
 }
 
 /* ---- the server and its one store ---- */
 
+static char export_dir[] = "/tmp/fuzz_nvme_pdu.XXXXXX";
+static struct server_loop only_loop;
+static struct ctrl_server server = {
+	.loops = &only_loop,
+	.n_loops = 1,
+	.lambda_limits = {.max_running = 2,
+			  .max_queued = 2,
+			  .max_handles = 8,
+			  .max_objects = 4,
+			  .max_waiting = 4,
+			  .max_request = 65536,
+			  .max_program = 4096,
+			  .program_memory = 16384,
+			  .max_fuel = 1u << 30,
+			  .max_memory = 1u << 30,
+			  .max_output = 1u << 20,
+			  .max_timeout_ns = 1000000000,
+			  .ring = 65536,
+			  .idle_ms = 1000,
+			  .grace_ms = 1000},
+};
 static struct ctrl_subsystem *subsystems;
 static const struct ctrl_limits limits = {
 	.max_controllers = 4,
@@ -328,6 +528,11 @@ void ctrl_store_close(struct ctrl_store *store)
 {
 }
 
+int ctrl_parse_size(const char *text, uint64_t *bytes)
+{
+	return -EINVAL;
+}
+
 static void store_submit(struct ctrl_store *store, struct ctrl_io *io)
 {
 	if (io->op != CTRL_IO_FLUSH)
@@ -335,9 +540,7 @@ static void store_submit(struct ctrl_store *store, struct ctrl_io *io)
 		       "the store is asked for what it has");
 	if (io->op == CTRL_IO_READ)
 		memset(io->iov.iov_base, 0x5a, io->iov.iov_len);
-	io->next = NULL;
-	*ios_end = io;
-	ios_end = &io->next;
+	ctrl_loop_return(io, 0);
 }
 
 static const struct ctrl_store_ops store_ops = {.name = "fuzz", .submit = store_submit};
@@ -369,7 +572,7 @@ static void settle(void)
 			ios = io->next;
 			if (!ios)
 				ios_end = &ios;
-			io->done(io, 0);
+			io->done(io, io->result);
 		}
 		if (waits && buffers < buffers_max) {
 			struct ctrl_buffer_wait *w = waits;
@@ -465,7 +668,7 @@ static struct wire *open_wire(void)
 
 	*w = (struct wire){.fd = eventfd(0, EFD_CLOEXEC)};
 	expect(w->fd >= 0, "a descriptor");
-	expect(!ctrl_tcp_serve(NULL, NULL, w->fd), "a connection is served");
+	expect(!ctrl_tcp_serve(&server, NULL, w->fd), "a connection is served");
 	return w;
 }
 
@@ -485,6 +688,36 @@ static void check_headers(const uint8_t *data, size_t size)
 	}
 }
 
+static void clean_up(void)
+{
+	char path[sizeof(export_dir) + 8];
+
+	ctrl_exports_free(&server);
+	snprintf(path, sizeof(path), "%s/file", export_dir);
+	unlink(path);
+	rmdir(export_dir);
+}
+
+static void set_up(void)
+{
+	struct ctrl_error err;
+	char text[sizeof(export_dir) + 16];
+	FILE *file;
+
+	expect(mkdtemp(export_dir), "a directory");
+	atexit(clean_up);
+	snprintf(text, sizeof(text), "%s/file", export_dir);
+	file = fopen(text, "w");
+	expect(file && fputs("exported", file) >= 0 && !fclose(file), "a file");
+	snprintf(text, sizeof(text), "x=%s", export_dir);
+	expect(!ctrl_exports_new(&server) && !ctrl_server_add_export(&server, text, &err),
+	       "an export");
+	expect(!ctrl_subsystem_new(&server, NQN, NULL, &subsystems, NULL), "a subsystem");
+	expect(!ctrl_subsystem_add(subsystems, &store, NULL), "a namespace");
+	expect(!ctrl_subsystem_new(&server, NVME_NQN_DISCOVERY, NULL, &subsystems->next, NULL),
+	       "the discovery subsystem");
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	static const uint32_t steps[] = {1u << 30, 16384, 4096, 73, 7, 1, 100, 1500};
@@ -498,12 +731,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	ddgst = data[0] & 8;
 	buffers_max = data[0] & 16 ? 1 : 64;
 	step = 1u << 30;
-	if (!subsystems) {
-		expect(!ctrl_subsystem_new(NULL, NQN, NULL, &subsystems, NULL), "a subsystem");
-		expect(!ctrl_subsystem_add(subsystems, &store, NULL), "a namespace");
-		expect(!ctrl_subsystem_new(NULL, NVME_NQN_DISCOVERY, NULL, &subsystems->next, NULL),
-		       "the discovery subsystem");
-	}
+	if (!subsystems)
+		set_up();
+	expect(!ctrl_lambda_start(&server, NULL), "hosts");
 	check_headers(data + 2, size - 2);
 	subsystems->next_cntlid = 1;
 	n_wires = 0;
@@ -526,5 +756,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	}
 	expect(!joined && !buffers && !waits && !subsystems->controllers,
 	       "a connection leaves nothing behind");
+	expect(!ctrl_lambda_drain(&server, 0), "no run is left");
+	expect(!atomic_load(&server.exports->objects), "no object is left");
+	ctrl_lambda_free(&server);
 	return 0;
 }
