@@ -620,6 +620,8 @@ static size_t put_input(struct ctrl_worker *w, const uint8_t *p, size_t len)
 	uint64_t at = w->in_head % size;
 	size_t n = len < room ? len : room, first = size - at < n ? size - at : n;
 
+	if (!n) /* a stream's end may come alone, without a place */
+		return 0;
 	memcpy(w->in + at, p, first);
 	memcpy(w->in, p + first, n - first);
 	w->in_head += n;
