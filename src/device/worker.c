@@ -76,6 +76,8 @@ static void close_job(struct ctrl_job *job)
 	pthread_mutex_lock(&pool->lock);
 	job->cpu_ns = cpu_now(job);
 	job->over = true;
+	if (job->worker)
+		job->worker->cpu_ns = job->cpu_from + job->cpu_ns;
 	pthread_mutex_unlock(&pool->lock);
 	count_output(job);
 }
@@ -315,7 +317,8 @@ static int begin(struct ctrl_worker *w, struct ctrl_job *job)
 		return rc;
 	fill_command(w, job);
 	pthread_mutex_lock(&w->pool->lock);
-	job->cpu_from = cpu_clock(w);
+	/* Between jobs it takes next to none. */
+	job->cpu_from = w->cpu_ns ? w->cpu_ns : cpu_clock(w);
 	w->begun = true;
 	pthread_mutex_unlock(&w->pool->lock);
 	w->watch = (struct ctrl_watch){.fd = w->event, .ready = on_event};

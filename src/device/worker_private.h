@@ -59,6 +59,7 @@ struct ctrl_worker {
 	bool reaped;
 	int status; /* of wait */
 	uint64_t idle_ns;
+	uint64_t cpu_ns; /* processor time when its last job ended; 0: not known */
 	/* whoever has the job: its loop's thread alone */
 	struct ctrl_watch watch;
 	bool watching;

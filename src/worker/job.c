@@ -171,10 +171,11 @@ void worker_do(const struct worker_areas *areas, uint32_t number, int program, i
 		check(report, state.job.slot);
 	else if (!rc)
 		rc = run(&state, source, &err);
-	if (source >= 0)
-		close(source);
 	if (rc)
 		report_error(report, rc, &err);
 	atomic_store_explicit(&report->ended, number, memory_order_release);
 	worker_notify(areas);
+	/* Nobody has to wait for this. */
+	if (source >= 0)
+		close(source);
 }

@@ -57,11 +57,27 @@ static void sleepers_add(struct worker_report *report, int n)
 	atomic_thread_fence(memory_order_seq_cst);
 }
 
+/*
+ * The controller hears of output when the function asks for its next piece, not at once: of the last output it is
+ * then told together with the end.
+ */
+static void tell_output(struct worker_run *run)
+{
+	struct worker_report *report = run->areas->report;
+
+	if (!atomic_load_explicit(&run->untold, memory_order_relaxed) ||
+	    !atomic_exchange(&run->untold, false))
+		return;
+	if (atomic_load(&report->armed) && atomic_exchange(&report->armed, 0))
+		worker_notify(run->areas);
+}
+
 int worker_gate(struct worker_run *run)
 {
 	struct worker_command *command = run->areas->command;
 	int rc = 0;
 
+	tell_output(run);
 	if (!atomic_load_explicit(&command->shut, memory_order_relaxed))
 		return 0;
 	sleepers_add(run->areas->report, 1);
@@ -106,6 +122,7 @@ static int room_wait(struct worker_run *run, size_t len, uint64_t *room)
 	*room = room_now(run);
 	if (*room >= want)
 		return 0;
+	tell_output(run);
 	atomic_store_explicit(&report->out_wanted, want, memory_order_relaxed);
 	sleepers_add(report, 1);
 	for (;;) {
@@ -130,11 +147,8 @@ static void put(struct worker_run *run, const uint8_t *p, size_t len)
 	memcpy(a->out + at, p, first);
 	memcpy(a->out, p + first, len - first);
 	run->out_head += len;
-	atomic_store_explicit(&report->out_head, run->out_head, memory_order_release);
-	atomic_thread_fence(memory_order_seq_cst);
-	if (atomic_load_explicit(&report->armed, memory_order_relaxed) &&
-	    atomic_exchange(&report->armed, 0))
-		worker_notify(a);
+	atomic_store(&report->out_head, run->out_head);
+	atomic_store(&run->untold, true);
 }
 
 static int sink_write(struct lambda_sink *sink, const void *p, size_t len)
@@ -142,6 +156,7 @@ static int sink_write(struct lambda_sink *sink, const void *p, size_t len)
 	struct worker_run *run = ((struct worker_sink *)sink)->run;
 	const uint8_t *from = p;
 
+	tell_output(run);
 	while (len) {
 		uint64_t room;
 		int rc = room_wait(run, len, &room);

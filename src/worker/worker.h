@@ -45,6 +45,7 @@ struct worker_run {
 	const struct worker_areas *areas;
 	struct worker_command job; /* a copy: what is fixed for the job */
 	uint64_t out_head, in_tail;
+	_Atomic bool untold; /* there is output of which the controller may have to hear */
 };
 
 /* Wait for a kick since the counter said @seen: 0, -ECANCELED or -ETIME. */
