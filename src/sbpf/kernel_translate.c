@@ -17,8 +17,9 @@
 #define CTL(field) ((int32_t)offsetof(struct kt_ctl, field))
 
 /*
- * So many branches in a function that loops, and the kernel's verifier would follow too many ways: each tells it something of
- * what is compared, and it takes up every combination by itself.  Then copies are compared, which costs an instruction or two.
+ * A branch tells the kernel's verifier something of what is compared, and it follows every combination of what it was told by itself.
+ * So copies are compared, for an instruction or two: always where a constant is one side, and else in functions
+ * that do not loop or have so many branches.
  */
 #define MANY_BRANCHES 32u
 
@@ -318,6 +319,28 @@ static void divide_signed(struct kt *k, const struct sbpf_insn *insn, unsigned i
 		kt_emit(k, cls | BPF_NEG, insn->dst, 0, 0, 0);
 }
 
+/*
+ * Is what @pc writes to @reg read after the next place where ways meet?  In a loop the kernel's verifier tells
+ * states apart there by what it knows of any register.
+ */
+static bool outlives_block(const struct kt *k, uint32_t pc, unsigned int reg)
+{
+	const struct sbpf_program *prog = k->flow.prog;
+
+	for (pc += 1 + sbpf_is_lddw(&prog->insns[pc]); pc < k->flow.func->end; pc++) {
+		const struct sbpf_insn *insn = &prog->insns[pc];
+
+		if (!kt_reached(&k->flow, pc) || !(kt_live_in(&k->flow, pc) & KT_REG(reg)))
+			return false;
+		if (prog->insn_flags[pc] & SBPF_INSN_LEADER || sbpf_is_jump(insn))
+			return true;
+		if (kt_defs(insn) & KT_REG(reg))
+			return false;
+		pc += sbpf_is_lddw(insn);
+	}
+	return false;
+}
+
 /* A move of a constant, of 32 or 64 bits. */
 static void constant(struct kt *k, const struct sbpf_insn *insn, uint64_t value)
 {
@@ -326,7 +349,8 @@ static void constant(struct kt *k, const struct sbpf_insn *insn, uint64_t value)
 			(int32_t)kt_library_address(value));
 		return;
 	}
-	if (kt_told_out(&k->flow, k->pc) & KT_REG(insn->dst)) {
+	if (kt_told_out(&k->flow, k->pc) & KT_REG(insn->dst) ||
+	    (k->flow.loops && outlives_block(k, k->pc, insn->dst))) {
 		kt_constant(k, insn->dst, value);
 		return;
 	}
@@ -450,7 +474,7 @@ static void jump(struct kt *k, const struct sbpf_insn *insn)
 		dst = dst == 10 ? s.reg : dst;
 		src = x && src == 10 ? s.reg : src;
 	}
-	if ((k->copies || (k->flow.loops && !x)) && dst == insn->dst && !k->library)
+	if ((k->copies || (!k->library && !x)) && dst == insn->dst)
 		dst = copy(k, insn, dst, src);
 	if (k->copies && x && src == insn->src)
 		src = copy(k, insn, src, dst);
@@ -716,7 +740,7 @@ static void translate_function(struct kt *k, uint32_t index)
 	if (k->library)
 		choose_stack(k, sub.func);
 	choose_fuel(k);
-	k->copies = k->flow.loops && k->flow.branches >= MANY_BRANCHES;
+	k->copies = !k->library && (!k->flow.loops || k->flow.branches >= MANY_BRANCHES);
 	know_nothing(k);
 	k->pc = func->start;
 	enter(k, &sub);
