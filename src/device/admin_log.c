@@ -134,8 +134,19 @@ static const struct log_page {
 };
 #define N_PAGES (sizeof(log_pages) / sizeof(*log_pages))
 
+static bool has_programs(const struct ctrl_subsystem *sub)
+{
+	for (uint32_t i = 0; i < ctrl_subsystem_count(sub); i++) {
+		if (sub->ns[i].store->geo.csi == NVME_CSI_CP)
+			return true;
+	}
+	return false;
+}
+
 static bool offered(const struct ctrl_cmd *cmd, const struct log_page *log)
 {
+	if (log->io && !log->fill && !has_programs(cmd->q->ctrl->sub))
+		return false;
 	return cmd->q->ctrl->sub->discovery ? log->discovery : log->io;
 }
 

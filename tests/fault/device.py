@@ -107,6 +107,9 @@ def load_until(server, seed, seconds, cut):
     for w in writers:
         w.start()
     time.sleep(seconds)
+    until = time.monotonic() + 60  # on a busy machine there is not yet much by then
+    while sum(w.acked for w in writers) <= 50 and not any(w.failed for w in writers) and time.monotonic() < until:
+        time.sleep(0.01)
     cut()
     end[0] = True
     for w in writers:

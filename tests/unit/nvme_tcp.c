@@ -227,7 +227,10 @@ static void a_status_has_one_name_and_that_of_its_command_set(void **state)
 	assert_string_equal(s->name, "read-only-range");
 	s = nvme_status_find(0x182, true);
 	assert_string_equal(s->name, "connect-param");
-	assert_null(nvme_status_find(NVME_SC_AUTH_REQUIRED, false));
+	/* 1/91h too; and 1/84h means nothing but for Connect. */
+	assert_string_equal(nvme_status_find(NVME_SC_AUTH_REQUIRED, false)->name, "max-ranges");
+	assert_string_equal(nvme_status_find(NVME_SC_AUTH_REQUIRED, true)->name, "auth-required");
+	assert_null(nvme_status_find(NVME_SC_CONNECT_INVALID_HOST, false));
 	assert_false(nvme_status_find(NVME_SC_LBA_RANGE, false)->retry);
 	assert_true(nvme_status_find(NVME_SC_CONNECT_BUSY, true)->retry);
 	for (unsigned int code = 0; code < 0x800; code++) {
