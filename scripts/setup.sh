@@ -12,7 +12,7 @@ check=(libcmocka-dev clang-format-19 libclang-rt-19-dev clang-14 clang-16 llvm-1
 measure=(lld-19 ripgrep openssl nbdkit fio)
 guest=(qemu-system-x86 mmdebstrap)
 aarch64=(gcc-aarch64-linux-gnu qemu-user {libelf,libssl,libxxhash,libzstd,zlib1g,libjson-c}-dev:arm64
-	{liburing,libmicrohttpd,libcmocka}-dev:arm64)
+	{liburing,libmicrohttpd,libcmocka,libseccomp}-dev:arm64)
 venv=(tpchgen-cli duckdb wasmtime matplotlib)
 
 want=("${build[@]}" "${check[@]}" "${measure[@]}")

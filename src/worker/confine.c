@@ -41,6 +41,8 @@
 /* Whom nobody's files belong to: the kernel's overflow uid and gid. */
 #define NOBODY    65534u
 #define FILES_MAX 16u
+/* Processes and threads of its user in all: far above what workers need, far below what hurts the machine. */
+#define THREADS_MAX 4096u
 /*
  * Below plain IO, which with this keeps its latency beside functions that saturate its core; but not
  * SCHED_IDLE, which any other busy process would starve (docs/lambda-workers.md has the measurements).
@@ -57,24 +59,20 @@ static int fail(const char *what, int error)
 
 /* ---- priority: whoever moves data goes first ---- */
 
-static int lower_priority(void)
+/* Where a service manager or a container forbids one of these, the worker runs at the server's own priority. */
+static void lower_priority(void)
 {
 	const struct sched_param param = {0};
 	int fd;
 
-	if (sched_setscheduler(0, SCHED_BATCH, &param))
-		return fail("SCHED_BATCH", errno);
-	errno = 0;
-	if (nice(NICER) == -1 && errno)
-		return fail("nice", errno);
-	/* Not all schedulers of block devices know priorities: no reason to stop. */
+	(void)!sched_setscheduler(0, SCHED_BATCH, &param);
+	(void)!nice(NICER);
 	syscall(SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, IOPRIO_PRIO_VALUE(IOPRIO_CLASS_BE, 7));
 	fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
 	if (fd >= 0) {
 		(void)!write(fd, OOM_SCORE, strlen(OOM_SCORE));
 		close(fd);
 	}
-	return 0;
 }
 
 /* ---- limits, rights ---- */
@@ -101,6 +99,8 @@ static int limit_resources(const struct worker_command *command)
 		rc = limit(RLIMIT_NOFILE, FILES_MAX);
 	if (!rc)
 		rc = limit(RLIMIT_MEMLOCK, 0);
+	if (!rc)
+		rc = limit(RLIMIT_NPROC, THREADS_MAX);
 #ifndef WITH_ASAN
 	if (!rc)
 		rc = limit(RLIMIT_DATA, command->data_limit);
@@ -108,11 +108,20 @@ static int limit_resources(const struct worker_command *command)
 	return rc;
 }
 
-static int drop_rights(void)
+static int drop_capabilities(void)
 {
 	struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+	struct __user_cap_data_struct has[2] = {0};
 	const struct __user_cap_data_struct none[2] = {0};
 
+	/* Where there are none, a service manager may well forbid to drop them. */
+	if (!syscall(SYS_capget, &header, has) && !memcmp(has, none, sizeof(none)))
+		return 0;
+	return syscall(SYS_capset, &header, none) ? fail("capset", errno) : 0;
+}
+
+static int drop_rights(void)
+{
 	/* In a container that knows no other user, root stays root, without capabilities. */
 	if (!geteuid()) {
 		if (setgroups(0, NULL) && errno != EPERM)
@@ -122,8 +131,8 @@ static int drop_rights(void)
 		if (setresuid(NOBODY, NOBODY, NOBODY) && errno != EINVAL)
 			return fail("setresuid", errno);
 	}
-	if (syscall(SYS_capset, &header, none))
-		return fail("capset", errno);
+	if (drop_capabilities())
+		return WORKER_EXIT_SETUP;
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || prctl(PR_SET_DUMPABLE, 0, 0, 0, 0))
 		return fail("prctl", errno);
 	/* Changing users forgets this one, so it comes last; the control socket's end says it too. */
@@ -306,8 +315,7 @@ int worker_confine(const struct worker_command *command)
 	int rc = warm_up();
 
 	/* Not before: what is slow to start keeps jobs waiting. */
-	if (!rc)
-		rc = lower_priority();
+	lower_priority();
 	if (!rc)
 		rc = limit_resources(command);
 	if (!rc)
