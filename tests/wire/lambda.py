@@ -8,10 +8,11 @@ import liod
 import tap
 from computing import (BUSY, CANCEL, DECOMPRESS, EXTENTS, FETCH, FUEL, HANDLE_USED, HOLE, INFO, NEXT, NO_HANDLE, NO_OBJECT, NO_PROGRAM,
                        OBJECT, ORDER, PROGRAM, REFUSED, STREAM, SUBMIT, TOO_BIG, VERSION, Computing, extents, function, request)
+from exported import CREATE, READ, TRUNCATE, WRITE, Files
 from liod import Liod, expect, shared
 from nvmetcp import Refused
 
-E2BIG, ENOSPC, EDOM, ETIME, ECANCELED = 7, 28, 33, 62, 125
+E2BIG, EBADF, EACCES, EBUSY, ENOSPC, EDOM, ETIME = 7, 9, 13, 16, 28, 33, 62
 
 
 def computing(host):
@@ -590,6 +591,131 @@ def test_a_null_namespace_reads_as_zeros():
     with Liod("null:1G") as s, s.host() as h:
         c = computing(h)
         assert c.run(request(c.upload("echo"), extents(1, (12345, 100000), (0, 5))))[0] == bytes(100005)
+
+
+class Exported:
+    """A server with directories, a host of it."""
+
+    def __init__(self, *options, **kw):
+        self.top = os.path.join(os.environ["T"], f"export-{len(os.listdir(os.environ['T']))}")
+        os.mkdir(self.top)
+        self.liod = Liod("ram:64M", args=[x for o in options for x in ("--export", o.replace("DIR", self.top))], **kw)
+
+    def __enter__(self):
+        self.host = self.liod.host(queues=2)
+        self.files, self.c = Files(self.host.q[0]), computing(self.host)
+        self.c.handle = 1 << 20
+        return self
+
+    def __exit__(self, *exc):
+        self.host.close()
+        self.liod.__exit__(*exc)
+
+    def write(self, name, data):
+        with open(os.path.join(self.top, name), "wb") as f:
+            f.write(data)
+
+    def read(self, name):
+        with open(os.path.join(self.top, name), "rb") as f:
+            return f.read()
+
+
+def from_object(number):
+    return struct.pack("<II", number, 0)
+
+
+def writing(program, source, number, at=0, **kw):
+    """A request of a λ-write into an object."""
+    return request(program, source, struct.pack("<IIQ", number, 0, at), sink_kind=OBJECT, **kw)
+
+
+def test_a_function_runs_over_an_exported_file():
+    with Exported("e=DIR,rw") as e:
+        data = os.urandom(3000000)
+        e.write("file", data)
+        echo = e.c.upload("echo")
+        obj = e.files.open("e/file")
+        out, result = e.c.run(request(echo, from_object(obj)))
+        assert out == data and result.error == 0 and result.bytes_in == len(data), result
+        out, result = e.c.run(request(echo, from_object(obj), offset=1000, length=5))
+        assert out == data[1000:1005], result
+        out, result = e.c.run(request(echo, from_object(obj), offset=len(data), length=5))
+        assert out == b"" and result.error == 0, result
+        # closed while a run waits to be fetched
+        expect(0, e.c.submit(5, request(echo, from_object(obj))))
+        e.files.close(obj)
+        assert e.c.collect(5)[0] == data
+        expect(NO_OBJECT, e.c.submit(6, request(echo, from_object(obj))))
+        e.write("empty", b"")
+        assert e.c.run(request(echo, from_object(e.files.open("e/empty"))))[0] == b""
+        other = Computing(e.host.q[1])  # of the same controller
+        obj = e.files.open("e/file")
+        expect(0, other.submit(7, request(echo, from_object(obj))))
+        assert e.c.collect(7)[0] == data
+
+
+def test_a_file_that_changes_meanwhile_is_reported():
+    with Exported("e=DIR,rw") as e:
+        data = os.urandom(1 << 20) * 16
+        e.write("file", data)
+        echo = e.c.upload("echo")
+        obj = e.files.open("e/file")
+        # nobody fetches: the function waits with a full ring
+        expect(0, e.c.submit(1, request(echo, from_object(obj))))
+        first = e.c.fetch(1)
+        with open(os.path.join(e.top, "file"), "ab") as f:
+            f.write(b"more")
+        out, result = bytearray(first.data), first.result
+        while not result:
+            r = e.c.fetch(1)
+            out += r.data
+            result = r.result
+        assert result.error == -EBUSY and result.flags == 1 and "e/file" in result.text, result
+        out, result = e.c.run(request(echo, from_object(obj)), size=1 << 20)
+        assert out == data + b"more" and result.error == 0 and result.flags == 0, result
+    assert any("outcome=changed error=EBUSY" in line for line in e.liod.lines)
+
+
+def test_a_lambda_write_goes_into_an_exported_file():
+    with Exported("e=DIR,rw", "ro=DIR") as e:
+        data = os.urandom(200001)
+        e.write("from", data)
+        e.write("to", bytes(100))
+        echo, refuse = e.c.upload("echo"), e.c.upload("refuse")
+        source = from_object(e.files.open("e/from"))
+        to = e.files.open("e/to", READ | WRITE)
+        out, result = e.c.run(writing(echo, source, to, 50))
+        assert out == b"" and result.error == 0 and result.bytes_written == len(data), result
+        assert e.read("to") == bytes(50) + data
+        new = e.files.open("e/new", WRITE | CREATE | TRUNCATE)
+        expect(0, e.c.submit(1, writing(echo, b"", new)))
+        expect(0, e.c.input(1, b"a stream", 0, True))
+        assert e.c.collect(1)[1].bytes_written == 8 and e.read("new") == b"a stream"
+        # from itself, and what fails changes nothing
+        out, result = e.c.run(writing(echo, from_object(to), to, len(data) + 50))
+        assert result.error == 0 and e.read("to") == (bytes(50) + data) * 2, result
+        out, result = e.c.run(writing(refuse, from_object(to), new, arg=data[-1:]))
+        assert result.error == -EDOM and result.bytes_written == 0 and e.read("new") == b"a stream", result
+        # 20 MiB, through the file that it is staged in
+        e.write("large", data * 105)
+        out, result = e.c.run(writing(echo, from_object(e.files.open("e/large")), new, 8))
+        assert result.error == 0 and result.bytes_written == 105 * len(data), result
+        assert e.read("new") == b"a stream" + data * 105
+
+
+def test_what_an_export_or_a_file_does_not_allow_ends_as_a_run_with_a_reason():
+    image, digest = function("echo")
+    with Exported("any=DIR,rw", "none=DIR,functions=none", "one=DIR,functions=" + digest.hex()) as e:
+        e.write("file", bytes(1000))
+        echo, total = e.c.upload("echo"), e.c.upload("total")
+        for name, program, error in (("any", total, 0), ("none", echo, -EACCES), ("one", echo, 0), ("one", total, -EACCES)):
+            out, result = e.c.run(request(program, from_object(e.files.open(name + "/file"))))
+            assert result.error == error and bool(result.text) == bool(error), (name, result)
+        for req in (request(echo, from_object(e.files.open("any/file", WRITE))),
+                    writing(echo, from_object(e.files.open("any/file")), e.files.open("any/file", READ))):
+            out, result = e.c.run(req)
+            assert result.error in (-EACCES, -EBADF) and result.text and result.bytes_written == 0, result
+        assert e.read("file") == bytes(1000)
 
 
 if __name__ == "__main__":
