@@ -7,7 +7,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 build=(build-essential meson ninja-build pkg-config git clang-19 libelf-dev libssl-dev libxxhash-dev
-	libzstd-dev zlib1g-dev libjson-c-dev libisal-dev liburing-dev libmicrohttpd-dev libseccomp-dev scdoc python3 python3-venv llvm-19-dev)
+	libzstd-dev zlib1g-dev libjson-c-dev libisal-dev liburing-dev libmicrohttpd-dev libseccomp-dev libfuse3-dev scdoc python3 python3-venv llvm-19-dev)
 check=(libcmocka-dev clang-format-19 libclang-rt-19-dev clang-14 clang-16 llvm-19 zstd xxhash)
 measure=(lld-19 ripgrep openssl nbdkit fio)
 guest=(qemu-system-x86 mmdebstrap)

@@ -169,6 +169,19 @@ const struct cli_command_row cli_commands[CLI_COMMANDS] = {
 "A TO that is a directory receives it under its own name; a file is replaced.\n",
 		.examples = "lio mv lio://nas/data/new.bin lio://nas/data/table.bin\n",
 	},
+	[CLI_MOUNT] = {
+		.name = "mount", .usage = "lio://HOST[:PORT]/EXPORT[/PATH] DIRECTORY [OPTIONS]", .run = cmd_mount,
+		.summary = "mount a directory of a server, for other programs",
+		.about =
+"By FUSE: any program reads and writes there, as far as the export allows, and\n"
+"bytes come here to be read. It goes to the background once it is mounted;\n"
+"\"umount DIRECTORY\" (fusermount3 -u) or SIGTERM ends it. The kernel caches what was\n"
+"read until a file is opened that has changed. Modes, owners and times cannot be\n"
+"set, links of a server are followed there.\n",
+		.examples =
+"lio mount lio://nas/logs /mnt/logs && less /mnt/logs/app.log\n"
+"lio mount lio://nas/data /mnt/data --read-only --foreground\n",
+	},
 	[CLI_DEVICE] = {
 		.name = "device", .usage = "[read|write|programs|load|stats] HOST[:PORT] [OPTIONS]", .run = cmd_device,
 		.summary = "what an NVMe/TCP device has, and raw ranges of it",

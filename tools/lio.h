@@ -45,6 +45,7 @@ int cmd_put(int argc, char **argv);
 int cmd_rm(int argc, char **argv);
 int cmd_mkdir(int argc, char **argv);
 int cmd_mv(int argc, char **argv);
+int cmd_mount(int argc, char **argv);
 int cmd_completion(int argc, char **argv);
 
 enum cli_command { /* index into cli_commands[] */
@@ -64,6 +65,7 @@ enum cli_command { /* index into cli_commands[] */
 	CLI_RM,
 	CLI_MKDIR,
 	CLI_MV,
+	CLI_MOUNT,
 	CLI_DEVICE,
 	CLI_COMPLETION,
 	CLI_COMMANDS,
@@ -119,6 +121,7 @@ struct cli {
 	uint64_t nsid;
 	bool digest;
 	bool details; /* ls */
+	bool foreground, read_only; /* mount */
 };
 
 /* Parse argv[1..] by the option table; 0, or CLI_FAILED after an error line.  Words are moved to the front of argv. */
