@@ -131,7 +131,9 @@ static void reach(struct kt_flow *f, uint32_t *work)
 static void note(struct kt_flow *f, uint32_t pc)
 {
 	const struct sbpf_insn *insn = &f->prog->insns[pc];
+	static const uint8_t bytes[] = {4, 2, 1, 8};
 	bool x = BPF_SRC(insn->code) && (is_alu(insn) || sbpf_is_jump(insn));
+	uint8_t cls = BPF_CLASS(insn->code), base = cls == BPF_LDX ? insn->src : insn->dst;
 
 	f->used |= kt_uses(insn) | kt_defs(insn);
 	if (insn->code == (BPF_JMP | BPF_CALL))
@@ -147,8 +149,11 @@ static void note(struct kt_flow *f, uint32_t pc)
 	}
 	if (insn->dst == 10 || (insn->src == 10 && (x || !is_alu(insn))))
 		f->uses_fp = true;
-	if (insn->src == 10 && (x || BPF_CLASS(insn->code) == BPF_STX))
+	if ((insn->src == 10 && (x || cls == BPF_STX)) || (insn->dst == 10 && sbpf_is_jump(insn)))
 		f->copies_fp = true;
+	if (cls >= BPF_LDX && cls <= BPF_STX && base == 10 &&
+	    (insn->off % bytes[BPF_SIZE(insn->code) >> 3] || BPF_MODE(insn->code) == BPF_ATOMIC))
+		f->copies_fp = true; /* nor is it the kernel's stack that has these */
 }
 
 static bool pass(struct kt_flow *f, uint16_t (*args_of)(void *arg, uint32_t func), void *arg)

@@ -21,7 +21,8 @@
  * So copies are compared, for an instruction or two: always where a constant is one side, and else in functions
  * that do not loop or have so many branches.
  */
-#define MANY_BRANCHES 32u
+#define MANY_BRANCHES    12u
+#define FULL_OF_BRANCHES 32u
 
 /* ---- subprograms ---- */
 
@@ -440,22 +441,28 @@ static unsigned int copy(struct kt *k, const struct sbpf_insn *insn, unsigned in
 	uint8_t cls = BPF_CLASS(insn->code) == BPF_JMP ? BPF_ALU64 : BPF_ALU;
 	int to;
 
-	if (!(kt_live_out(&k->flow, k->pc) & KT_REG(reg)))
-		return reg;
 	to = kt_free_reg(k, busy_at(k) | KT_REG(reg) | KT_REG(other));
 	if (to < 0)
 		return reg;
-	kt_emit(k, cls | BPF_MOV | BPF_X, (unsigned int)to, reg, 0, 0);
-	kt_emit(k, cls | BPF_OR | BPF_K, (unsigned int)to, 0, 0, 0);
+	kt_emit(k, BPF_LDX | BPF_MEM | BPF_DW, (unsigned int)to, 10, kt_slot(k, KT_SLOT_ZERO), 0);
+	kt_emit(k, cls | BPF_ADD | BPF_X, (unsigned int)to, reg, 0, 0);
 	k->cast_of[to] = -1;
 	return (unsigned int)to;
+}
+
+/* Does it leave out one move: the larger of two, as a rule, and in the middle of a loop? */
+static bool is_choice(const struct kt *k, const struct sbpf_insn *insn)
+{
+	return insn->off == 1 && BPF_OP(insn[1].code) == BPF_MOV &&
+	       (BPF_CLASS(insn[1].code) == BPF_ALU || BPF_CLASS(insn[1].code) == BPF_ALU64) &&
+	       k->flow.branches < FULL_OF_BRANCHES;
 }
 
 static void jump(struct kt *k, const struct sbpf_insn *insn)
 {
 	uint32_t target = (uint32_t)sbpf_jump_target(insn, k->pc), over;
 	uint8_t op = BPF_OP(insn->code), not = inverse(op);
-	bool back = target <= k->pc, x = BPF_SRC(insn->code) == BPF_X;
+	bool back = target <= k->pc, x = BPF_SRC(insn->code) == BPF_X, choice = is_choice(k, insn);
 	struct kt_scratch s = {.slot = -1};
 	unsigned int dst = insn->dst, src = insn->src;
 
@@ -474,9 +481,9 @@ static void jump(struct kt *k, const struct sbpf_insn *insn)
 		dst = dst == 10 ? s.reg : dst;
 		src = x && src == 10 ? s.reg : src;
 	}
-	if ((k->copies || (!k->library && !x)) && dst == insn->dst)
+	if (((k->copies && !choice) || (!k->library && !x)) && dst == insn->dst)
 		dst = copy(k, insn, dst, src);
-	if (k->copies && x && src == insn->src)
+	if (k->copies && !choice && x && src == insn->src)
 		src = copy(k, insn, src, dst);
 	if (s.slot >= 0) {
 		/* The register that gave way comes back on both ways. */
@@ -535,6 +542,14 @@ static void pass_state(struct kt *k, uint16_t args, bool sp, bool helper)
 	kt_give(k, temp);
 }
 
+/* Zeros that a branch may depend on. */
+static void unset(struct kt *k, uint16_t regs)
+{
+	for (unsigned int r = 0; r < 10; r++)
+		if (regs & KT_REG(r))
+			kt_constant(k, r, 0);
+}
+
 static uint32_t helper_of(struct kt *k, const struct sbpf_insn *insn)
 {
 	const struct sbpf_program *library = kt_library(k->err);
@@ -577,7 +592,7 @@ static void call(struct kt *k, const struct sbpf_insn *insn)
 	kt_call(k, sub);
 	kt_fuel_after_call(k);
 	if (k->flow.prog->zero_unset)
-		zero(k, KT_CALLER & ~KT_REG(0));
+		unset(k, KT_CALLER & ~KT_REG(0));
 }
 
 /*
@@ -647,12 +662,20 @@ static void choose_fuel(struct kt *k)
 	}
 }
 
-/* A small frame that has no address is the kernel's stack. */
+/*
+ * A small frame whose address nobody has is the kernel's stack: what the function keeps there is one instruction away.
+ * Library functions' others lie one behind the other in pages of their own.
+ */
 static void choose_stack(struct kt *k, uint32_t func)
 {
+	uint32_t most = k->library ? 96 : k->flow.prog->call_depth > 2 ? 0 : 160;
 	uint64_t fp = KT_LIBRARY_STACK;
 
-	k->raw_stack = !k->flow.copies_fp && k->flow.func->frame <= 96;
+	/* The verifier knows what a slot there holds, too, which is much to tell states apart by. */
+	k->raw_stack = !k->flow.copies_fp && k->flow.func->frame <= most &&
+		       (k->library || k->flow.branches < FULL_OF_BRANCHES);
+	if (!k->library)
+		return;
 	for (uint32_t f = 0; f < func; f++)
 		fp -= k->flow.prog->funcs[f].frame;
 	k->fp_value = (int32_t)fp;
@@ -664,6 +687,11 @@ static void zero_frame(struct kt *k)
 
 	if (!func->frame)
 		return;
+	if (k->raw_stack) {
+		for (int32_t at = -(int32_t)func->frame; at < 0; at += 8)
+			kt_emit(k, BPF_ST | BPF_MEM | BPF_DW, 10, 0, at, 0);
+		return;
+	}
 	kt_fp(k, 0);
 	cast(k, 0, 0);
 	for (int32_t at = -(int32_t)func->frame; at < 0; at += 8)
@@ -681,8 +709,10 @@ static void enter_entry(struct kt *k, const struct kt_sub *sub)
 	if (k->fuel != KT_FUEL_CTL)
 		kt_fuel_from_ctl(k, 3, 0);
 	kt_caches(k, 3);
+	if (k->raw_stack)
+		zero_frame(k);
 	if (sub->prog->zero_unset)
-		zero(k, KT_ALL & ~(KT_REG(1) | KT_REG(2) | k->reserved));
+		unset(k, KT_ALL & ~(KT_REG(1) | KT_REG(2) | k->reserved));
 }
 
 static void enter_callee(struct kt *k, const struct kt_sub *sub)
@@ -702,7 +732,7 @@ static void enter_callee(struct kt *k, const struct kt_sub *sub)
 	/* Its result may be nobody's, but the kernel asks for one. */
 	zero(k, KT_REG(0));
 	if (sub->prog->zero_unset)
-		zero(k, KT_ALL & ~(KT_CALLER | k->reserved));
+		unset(k, KT_ALL & ~(KT_CALLER | k->reserved));
 }
 
 static void enter(struct kt *k, const struct kt_sub *sub)
@@ -737,8 +767,7 @@ static void translate_function(struct kt *k, uint32_t index)
 		free(k->at);
 		return;
 	}
-	if (k->library)
-		choose_stack(k, sub.func);
+	choose_stack(k, sub.func);
 	choose_fuel(k);
 	k->copies = !k->library && (!k->flow.loops || k->flow.branches >= MANY_BRANCHES);
 	know_nothing(k);

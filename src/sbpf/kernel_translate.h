@@ -40,6 +40,7 @@ struct kt_ctl {
 	uint64_t pc;       /* the instruction that ended it, plus 1, or of the last helper call */
 	uint64_t save[6];  /* r0 to r5 while fuel is asked for */
 	uint64_t trace_len;
+	uint64_t zero; /* always */
 	uint64_t start,
 		most; /* of the input's window: most is how far behind its start a word may begin */
 	/* By an address's top four bits: the two windows, [start, end), where it can lie. */
@@ -147,6 +148,7 @@ enum kt_slot {
 	KT_SLOT_C,
 	KT_SLOT_D,
 	KT_SLOT_E,
+	KT_SLOT_ZERO, /* of which the kernel's verifier does not know that it is */
 	KT_SLOT_WINDOWS, /* kernel_check.c: a window's start and how far behind it a word may begin */
 	KT_SLOTS = KT_SLOT_WINDOWS + 2 * KT_CACHES,
 };
@@ -200,7 +202,7 @@ struct kt {
 	bool copies; /* branches compare copies */
 	bool wide;   /* every jump is to reach anywhere */
 	struct kt_flow flow;
-	bool raw_stack; /* a library function's whose frame is on the kernel's stack */
+	bool raw_stack; /* the function's frame is on the kernel's stack */
 	bool library;   /* one of ours: no fuel is charged, its stores need no check */
 	bool is_entry;
 	uint32_t pc;
