@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/timerfd.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -387,9 +388,48 @@ static void loop_setup(struct ctrl_loop *loop)
 	pthread_mutex_unlock(&loop->lock);
 }
 
+/* ---- the alarm: a timer that stays set, since a time-out of epoll_wait() would be set and cleared each turn ---- */
+
+static void alarm_ready(struct ctrl_watch *w, uint32_t events)
+{
+	struct ctrl_loop *loop =
+		(struct ctrl_loop *)((char *)w - offsetof(struct ctrl_loop, alarm_watch));
+
+	loop->alarm = UINT64_MAX;
+}
+
+/* Never later than the next timer; earlier where that was cancelled: then it ends a sleep for nothing, once. */
+static void alarm_set(struct ctrl_loop *loop)
+{
+	uint64_t next = timers_next(&loop->timers), ms = next * TIMER_TICK_MS;
+	struct itimerspec at = {.it_value = {(time_t)(ms / 1000), (long)(ms % 1000) * 1000000}};
+
+	if (next >= loop->alarm)
+		return;
+	loop->alarm = next;
+	/* Cannot fail: the descriptor and the time are good. */
+	if (timerfd_settime(loop->alarm_watch.fd, TFD_TIMER_ABSTIME, &at, NULL))
+		abort();
+}
+
+static int alarm_open(struct ctrl_loop *loop)
+{
+	loop->alarm = UINT64_MAX;
+	loop->alarm_watch = (struct ctrl_watch){
+		.fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK),
+		.ready = alarm_ready};
+	if (loop->alarm_watch.fd < 0)
+		return -errno;
+	/* Edge triggered: it need not be read. */
+	return ctrl_loop_watch(loop, &loop->alarm_watch, EPOLLIN | EPOLLET);
+}
+
 static int sleep_ms(struct ctrl_loop *loop, bool settled)
 {
-	return settled && ring_may_sleep(loop) ? timers_wait_ms(&loop->timers) : 0;
+	if (!settled || !ring_may_sleep(loop))
+		return 0;
+	alarm_set(loop);
+	return -1;
 }
 
 static void *loop_main(void *arg)
@@ -441,6 +481,8 @@ static void loop_release(struct ctrl_loop *loop)
 		close(loop->wake);
 	if (loop->ring_watch.fd >= 0)
 		close(loop->ring_watch.fd);
+	if (loop->alarm_watch.fd >= 0)
+		close(loop->alarm_watch.fd);
 	buffers_free(&loop->buffers);
 	pthread_cond_destroy(&loop->is_ready);
 	pthread_mutex_destroy(&loop->lock);
@@ -460,7 +502,7 @@ int ctrl_loop_new(const struct ctrl_loop_opts *opts, struct ctrl_loop **out)
 	loop->later_end = &loop->later;
 	loop->user = opts->user;
 	loop->has_ring = !opts->no_ring && !ctrl_ring_refused();
-	loop->ring_watch.fd = -1;
+	loop->ring_watch.fd = loop->alarm_watch.fd = -1;
 	timers_init(&loop->timers);
 	loop->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	loop->epoll = epoll_create1(EPOLL_CLOEXEC);
@@ -471,6 +513,8 @@ int ctrl_loop_new(const struct ctrl_loop_opts *opts, struct ctrl_loop **out)
 		rc = buffers_init(loop, opts->max_transfer, opts->buffer_memory);
 	if (!rc)
 		rc = ctrl_loop_watch(loop, &loop->wake_watch, EPOLLIN);
+	if (!rc)
+		rc = alarm_open(loop);
 	if (!rc)
 		rc = -pthread_create(&loop->thread, NULL, loop_main, loop);
 	if (rc) {

@@ -30,8 +30,8 @@ void timers_arm(struct timers *t, struct ctrl_timer *timer, uint64_t in_ms);
 void timers_cancel(struct timers *t, struct ctrl_timer *timer);
 /* Fire what is due. */
 void timers_run(struct timers *t);
-/* Milliseconds until something may be due; -1: nothing is armed. */
-int timers_wait_ms(const struct timers *t);
+/* The tick at which something may be due; UINT64_MAX: nothing is armed. */
+uint64_t timers_next(const struct timers *t);
 
 /*
  * Buffers: a buddy allocator over address space that is reserved once.  A top block (one largest buffer)
@@ -82,10 +82,11 @@ struct io_list {
 struct ctrl_loop {
 	pthread_t thread;
 	int epoll, wake; /* wake: an eventfd for what other threads leave */
-	struct ctrl_watch wake_watch, ring_watch;
+	struct ctrl_watch wake_watch, ring_watch, alarm_watch;
 	struct epoll_event events[LOOP_EVENTS];
 	int event_at, event_n; /* those being dispatched */
 	struct timers timers;
+	uint64_t alarm; /* the tick for which alarm_watch's timerfd is set; UINT64_MAX: it is not */
 	struct buffers buffers;
 	struct io_uring ring;
 	bool has_ring;

@@ -82,7 +82,7 @@ static uint64_t level_next(const struct timers *t, uint32_t level)
 	return (at + (uint64_t)__builtin_ctzll(used)) << level_shift(level);
 }
 
-static uint64_t next_tick(const struct timers *t)
+uint64_t timers_next(const struct timers *t)
 {
 	uint64_t best = UINT64_MAX;
 
@@ -99,7 +99,7 @@ void timers_run(struct timers *t)
 {
 	uint64_t now = now_tick(), next;
 
-	while ((next = next_tick(t)) <= now) {
+	while ((next = timers_next(t)) <= now) {
 		t->tick = next;
 		for (uint32_t i = 0; i < TIMER_LEVELS; i++) {
 			uint32_t slot = (next >> level_shift(i)) % TIMER_SLOTS;
@@ -115,17 +115,4 @@ void timers_run(struct timers *t)
 		}
 	}
 	t->tick = now;
-}
-
-int timers_wait_ms(const struct timers *t)
-{
-	uint64_t next = next_tick(t), now_ms, at_ms;
-
-	if (next == UINT64_MAX)
-		return -1;
-	at_ms = next * TIMER_TICK_MS;
-	now_ms = ctrl_now_ns() / 1000000;
-	if (at_ms <= now_ms)
-		return 0;
-	return at_ms - now_ms < 3600000 ? (int)(at_ms - now_ms) : 3600000;
 }
