@@ -9,7 +9,7 @@ cd "$(dirname "$0")/.."
 build=(build-essential meson ninja-build pkg-config git clang-19 libelf-dev libssl-dev libxxhash-dev
 	libzstd-dev zlib1g-dev libjson-c-dev libisal-dev liburing-dev libmicrohttpd-dev libseccomp-dev libfuse3-dev scdoc python3 python3-venv llvm-19-dev)
 check=(libcmocka-dev clang-format-19 libclang-rt-19-dev clang-14 clang-16 llvm-19 zstd xxhash)
-measure=(lld-19 ripgrep openssl nbdkit fio)
+measure=(lld-19 ripgrep openssl nbdkit libnbd-bin fio iproute2 rsync)
 guest=(qemu-system-x86 mmdebstrap)
 aarch64=(gcc-aarch64-linux-gnu qemu-user {libelf,libssl,libxxhash,libzstd,zlib1g,libjson-c}-dev:arm64
 	{liburing,libmicrohttpd,libcmocka,libseccomp}-dev:arm64)
