@@ -561,7 +561,7 @@ static void input_feed(struct lambda_run *run)
 				      run->input_last ? NVME_SC_SUCCESS : NVME_SC_LAMBDA_ORDER);
 			continue;
 		}
-		n = ctrl_job_input(&run->job, cmd->data ? cmd->data + skip : NULL,
+		n = ctrl_job_input(&run->job, cmd->data ? cmd->data + skip : (const uint8_t *)"",
 				   cmd->data_len - skip, last);
 		run->input_at += n;
 		if (n < cmd->data_len - skip)
