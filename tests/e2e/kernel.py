@@ -34,14 +34,14 @@ CODE = {
     # Longer than the kernel lets one run take, but not than its fuel.
     "ponders": """LAMBDA_OUTPUT("n:u64");
         LAMBDA_MAP(ponders) { uint64_t x = ctx->offset;
-            for (uint64_t i = 0; i < 300000000; i++) x = (x ^ i) * 0x9e3779b97f4a7c15 + (x >> 29);
+            for (uint64_t i = 0; i < 450000000; i++) x = (x ^ i) * 0x9e3779b97f4a7c15 + (x >> 29);
             *(uint64_t *)ctx->out = x; return 8; }""",
     "carries": """LAMBDA_RECORD_FIXED(8); LAMBDA_OUTPUT("n:u64");
         struct s { uint64_t x, calls; };
         LAMBDA_FOLD(carries, struct s) {
             st->x = (st->x + ctx->in[0] + ctx->in_len) * 31;
             if (st->calls++ == 2)
-                for (uint64_t i = 0; i < 300000000; i++) st->x = (st->x ^ i) * 0x9e3779b97f4a7c15 + (st->x >> 29);
+                for (uint64_t i = 0; i < 450000000; i++) st->x = (st->x ^ i) * 0x9e3779b97f4a7c15 + (st->x >> 29);
             return 0; }""",
     "says": 'LAMBDA_OUTPUT("text"); LAMBDA_MAP(says) { lambda_trace("so it is", 8); (void)ctx; return 0; }',
 }

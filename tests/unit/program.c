@@ -89,17 +89,17 @@ static void a_program_lives_as_long_as_somebody_holds_it(void **state)
 
 static void tiers_have_names_and_reasons(void **state)
 {
-	static const char *const names[] = {"auto", "interp", "template", "llvm"};
+	static const char *const names[] = {"auto", "interp", "template", "llvm", "kernel"};
 	enum sbpf_tier tier;
 
-	for (int i = 0; i < 4; i++) {
+	for (int i = 0; i < 5; i++) {
 		assert_int_equal(sbpf_tier_parse(names[i], &tier), 0);
 		assert_int_equal(tier, i);
 		assert_string_equal(sbpf_tier_name(tier), names[i]);
 	}
 	assert_int_equal(sbpf_tier_parse("jit", &tier), -EINVAL);
 	assert_int_equal(sbpf_tier_parse("", &tier), -EINVAL);
-	assert_null(sbpf_tier_name((enum sbpf_tier)4));
+	assert_null(sbpf_tier_name((enum sbpf_tier)5));
 	assert_null(sbpf_tier_name((enum sbpf_tier) - 1));
 	assert_null(sbpf_tier_missing(SBPF_TIER_AUTO));
 	assert_null(sbpf_tier_missing(SBPF_TIER_INTERP));
