@@ -20,7 +20,7 @@
 #define PROGRESS_MS 200u          /* a fetch waits so long where progress is to be shown */
 #define WAIT_MS     5000u         /* else; or less, if the server says so */
 #define SLACK_NS    500000000ull  /* behind the time limit, which the server keeps */
-#define CANCEL_NS   2000000000ull /* a cancelled run ends within this, or the wait for it does */
+#define CANCEL_NS   1000000000ull /* a cancelled run ends within this, or the wait for it does */
 #define GRACE_MS    1000u         /* for the server to give up what is not answered */
 
 struct fetch {

@@ -64,7 +64,7 @@ static void look_at_slot(struct queue *q, struct slot *s, uint64_t now, struct o
 	uint32_t grace = grace_of(q->host, s->req);
 
 	if (s->deadline_ns <= now) {
-		if (s->expired || internal) {
+		if (s->expired || s->cancelled || internal) { /* it was aborted already */
 			s->expired = true;
 			queue_fail(q, -ETIMEDOUT, "command %02xh was not answered, nor its Abort",
 				   s->req->sqe.opcode);

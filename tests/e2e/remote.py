@@ -42,6 +42,7 @@ FUNCTIONS = {
             return 0; }""",
 }
 LONG = ["--fuel", "100000000000"]
+FOREVER = ["--fuel", str(1 << 49)]
 ARGS = {"csv-filter": ["column=2", "op=>", "value=500"], "csv-sum": ["column=1"], "grep": ["77"], "grep-count": ["77"],
         "grep-number": ["7 "], "sample": ["one_in=3"]}
 
@@ -402,12 +403,18 @@ def test_programs_stats_and_load():
         fails(r"refused", "device", "stats", "127.0.0.1:1")
 
 
+def run_until_it_runs(server, *argv):
+    """lio run of something that takes a while, once the server has begun with it (or the client ended)."""
+    p = subprocess.Popen([LIO, "run", *argv], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    wait_for(lambda: running(server) or p.poll() is not None)
+    return p
+
+
 def test_a_server_that_is_killed_and_comes_back_is_asked_again():
     with Exports("again") as s:
         s.put("f", b"x" * 1000)
         want = lio("run", function("works"), s.url + "/f", *LONG)
-        p = subprocess.Popen([LIO, "run", function("works"), s.url + "/f", *LONG], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        wait_for(lambda: running(s))
+        p = run_until_it_runs(s, function("works"), s.url + "/f", *LONG)
         s.kill()
         s.start()
         out, err = p.communicate(timeout=120)
@@ -417,23 +424,18 @@ def test_a_server_that_is_killed_and_comes_back_is_asked_again():
 def test_a_stopped_server_costs_the_time_limit_and_no_more():
     with Exports("stopped") as s:
         s.put("f", b"x" * 1000)
-        want = lio("run", function("works"), s.url + "/f", *LONG)
-        p = subprocess.Popen([LIO, "run", function("works"), s.url + "/f", *LONG, "--timeout", "3s"], stdout=subprocess.PIPE,
-                             stderr=subprocess.PIPE)
-        wait_for(lambda: running(s))
+        p = run_until_it_runs(s, function("loops"), s.url + "/f", *FOREVER, "--timeout", "3s")
         s.p.send_signal(signal.SIGSTOP)
         out, err = p.communicate(timeout=120)
         assert p.returncode == 2 and out == b"" and errno_of(err.decode()) == "ETIME", err
         s.p.send_signal(signal.SIGCONT)
-        assert lio("run", function("works"), s.url + "/f", *LONG) == want
+        assert lio("run", "count", s.url + "/f") == lio("run", "count", os.path.join(s.dir, "f"))
 
 
 def test_a_server_that_stays_away_is_an_error():
     with Exports("away") as s:
         s.put("f", b"x" * 1000)
-        p = subprocess.Popen([LIO, "run", function("works"), s.url + "/f", *LONG, "--timeout", "4s"], stdout=subprocess.PIPE,
-                             stderr=subprocess.PIPE)
-        wait_for(lambda: running(s))
+        p = run_until_it_runs(s, function("loops"), s.url + "/f", *FOREVER, "--timeout", "3s")
         s.kill()
         out, err = p.communicate(timeout=120)
         assert p.returncode == 2 and out == b"" and errno_of(err.decode()) in ("ETIME", "ENOLINK", "ECONNRESET"), err
