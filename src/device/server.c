@@ -18,6 +18,8 @@
 #define MAX_THREADS     64u
 /* What a store gets for the requests that it has, once connections were closed under them. */
 #define CLOSE_MS 30000u
+/* What flushing gets where one of them does not answer: the others' data are worth that much. */
+#define STUCK_FLUSH_MS 10000u
 
 const struct ctrl_limits ctrl_limits_default = {
 	.max_connections = 16384,
@@ -300,10 +302,9 @@ static void close_queues(void *arg)
 	}
 }
 
-static int wait_for_none(struct ctrl_server *s, uint32_t ms)
+static struct timespec in_ms(uint32_t ms)
 {
 	struct timespec until;
-	int rc = 0;
 
 	clock_gettime(CLOCK_MONOTONIC, &until);
 	until.tv_sec += ms / 1000;
@@ -312,6 +313,14 @@ static int wait_for_none(struct ctrl_server *s, uint32_t ms)
 		until.tv_sec++;
 		until.tv_nsec -= 1000000000;
 	}
+	return until;
+}
+
+static int wait_for_none(struct ctrl_server *s, uint32_t ms)
+{
+	const struct timespec until = in_ms(ms);
+	int rc = 0;
+
 	pthread_mutex_lock(&s->lock);
 	while (atomic_load(&s->connections) && rc != ETIMEDOUT)
 		rc = pthread_cond_timedwait(&s->changed, &s->lock, &until);
@@ -393,34 +402,49 @@ static void flush_all(void *arg)
 	}
 }
 
+/* Connections, then what they left behind. */
+static int wait_for_all(struct ctrl_server *s, uint32_t ms)
+{
+	int rc = wait_for_none(s, ms);
+
+	if (rc) {
+		for (uint32_t i = 0; i < s->n_loops; i++)
+			server_call(s, s->loops[i].loop, close_queues, &s->loops[i]);
+		rc = wait_for_none(s, CLOSE_MS);
+	}
+	if (!rc)
+		rc = ctrl_lambda_drain(s, CLOSE_MS);
+	return rc ? rc : wait_for_exports(s, CLOSE_MS);
+}
+
+/* @stuck: something does not answer, maybe one of the stores. */
+static int flush_stores(struct ctrl_server *s, bool stuck)
+{
+	const struct timespec until = in_ms(STUCK_FLUSH_MS);
+	int rc = 0;
+
+	server_call(s, s->loops[0].loop, flush_all, s);
+	pthread_mutex_lock(&s->lock);
+	while (s->flushes && rc != ETIMEDOUT)
+		rc = stuck ? pthread_cond_timedwait(&s->changed, &s->lock, &until)
+			   : pthread_cond_wait(&s->changed, &s->lock);
+	rc = s->flush_error;
+	pthread_mutex_unlock(&s->lock);
+	return rc;
+}
+
 int ctrl_server_drain(struct ctrl_server *s, uint32_t ms)
 {
-	int rc;
+	int stuck, rc;
 
 	if (!s->n_loops)
 		return 0;
 	listeners_stop(s);
 	for (uint32_t i = 0; i < s->n_loops; i++)
 		server_call(s, s->loops[i].loop, drain_queues, &s->loops[i]);
-	if (wait_for_none(s, ms)) {
-		for (uint32_t i = 0; i < s->n_loops; i++)
-			server_call(s, s->loops[i].loop, close_queues, &s->loops[i]);
-		rc = wait_for_none(s, CLOSE_MS);
-		if (rc)
-			return rc;
-	}
-	rc = ctrl_lambda_drain(s, CLOSE_MS);
-	if (!rc)
-		rc = wait_for_exports(s, CLOSE_MS);
-	if (rc)
-		return rc;
-	server_call(s, s->loops[0].loop, flush_all, s);
-	pthread_mutex_lock(&s->lock);
-	while (s->flushes)
-		pthread_cond_wait(&s->changed, &s->lock);
-	rc = s->flush_error;
-	pthread_mutex_unlock(&s->lock);
-	return rc;
+	stuck = wait_for_all(s, ms);
+	rc = flush_stores(s, stuck);
+	return stuck ? stuck : rc;
 }
 
 void ctrl_server_free(struct ctrl_server *s)
