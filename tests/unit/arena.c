@@ -189,20 +189,44 @@ static void each_kind_of_sandbox_runs_its_own_tiers(void **state)
 	sbpf_program_unref(prog);
 }
 
+static void programs_that_are_dropped_leave_nothing(void **state)
+{
+	struct bpf_objects before = bpf_objects();
+
+	for (int i = 0; i < 100; i++) {
+		struct sbpf_program *prog = any_program();
+		struct sbpf_sandbox *one = take_arena(prog), *two = take_arena(prog);
+		struct sbpf_call call = a_call(SBPF_TIER_KERNEL, 0, 0);
+
+		assert_int_equal(sbpf_run(one, &call, NULL), 0);
+		assert_int_equal(sbpf_run(two, &call, NULL), 0);
+		sbpf_sandbox_put(one);
+		sbpf_program_unref(prog);
+		sbpf_sandbox_put(two);
+	}
+	assert_int_equal(bpf_objects().maps, before.maps);
+	assert_int_equal(bpf_objects().progs, before.progs);
+}
+
 static void ten_thousand_calls_keep_nothing(void **state)
 {
-	struct bpf_objects before = bpf_objects(), now;
+	struct bpf_objects before = bpf_objects(), first = before, now;
 	struct sbpf_program *prog = any_program();
 
 	for (int i = 0; i < 10000; i++) {
 		struct sbpf_sandbox *sb = take_arena(prog);
+		struct sbpf_call call = a_call(SBPF_TIER_KERNEL, 0, 0);
 
-		assert_int_equal(sbpf_sandbox_resize(sb, SBPF_WIN_IN, SBPF_PAGE), 0);
+		assert_int_equal(sbpf_sandbox_resize(sb, SBPF_WIN_IN, i % 40 * SBPF_PAGE), 0);
+		assert_int_equal(sbpf_run(sb, &call, NULL), 0);
 		sbpf_sandbox_put(sb);
+		if (!i)
+			first = bpf_objects();
 	}
 	now = bpf_objects();
-	assert_int_equal(now.maps, before.maps + 1);
-	assert_int_equal(now.progs, before.progs + 1);
+	assert_true(first.maps > before.maps && first.progs > before.progs);
+	assert_int_equal(now.maps, first.maps);
+	assert_int_equal(now.progs, first.progs);
 	sbpf_program_unref(prog);
 	now = bpf_objects();
 	assert_int_equal(now.maps, before.maps);
@@ -317,6 +341,7 @@ int main(void)
 		cmocka_unit_test(the_kernel_sees_what_is_written_here_and_the_other_way_round),
 		cmocka_unit_test(a_file_is_read_into_the_window_with_and_without_the_page_cache),
 		cmocka_unit_test(each_kind_of_sandbox_runs_its_own_tiers),
+		cmocka_unit_test(programs_that_are_dropped_leave_nothing),
 		cmocka_unit_test(ten_thousand_calls_keep_nothing),
 		cmocka_unit_test(an_arena_of_much_memory_is_given_back_rather_than_pooled),
 		cmocka_unit_test(a_forked_child_does_not_use_its_parents_arena),
