@@ -16,9 +16,10 @@
 #include "device/lambda_private.h"
 #include "device/server_private.h"
 
-#define TICK_MS       8u
-#define MIN_SWEEP_MS  100u
-#define DRAIN_POLL_MS 1000u
+#define TICK_MS      8u
+#define MIN_SWEEP_MS 100u
+/* What a program counts at least, for each is a descriptor too. */
+#define MIN_PROGRAM (64u << 10)
 
 const struct ctrl_lambda_limits ctrl_lambda_limits_default = {
 	.max_queued = 256,
@@ -55,6 +56,11 @@ struct ctrl_loop *lambda_first_loop(const struct ctrl_server *s)
 
 /* ---- programs ---- */
 
+static uint64_t weight(uint64_t size)
+{
+	return size > MIN_PROGRAM ? size : MIN_PROGRAM;
+}
+
 static void program_unref(struct ctrl_program *prog)
 {
 	if (atomic_fetch_sub(&prog->refs, 1) != 1)
@@ -69,7 +75,7 @@ static void program_unlink(struct ctrl_host *host, struct ctrl_program **at)
 	struct ctrl_program *prog = *at;
 
 	*at = prog->next;
-	host->program_bytes -= prog->size;
+	host->program_bytes -= weight(prog->size);
 	program_unref(prog);
 }
 
@@ -132,9 +138,9 @@ int ctrl_program_add(struct ctrl_host *host, const uint8_t hash[32], int fd, uin
 	prog->used_ns = ctrl_now_ns();
 	atomic_init(&prog->refs, 2);
 	pthread_mutex_lock(&host->ls->lock);
-	while (host->program_bytes > limit - size && unload_one(host))
+	while (host->program_bytes + weight(size) > limit && unload_one(host))
 		;
-	if (size > limit || host->program_bytes > limit - size) {
+	if (host->program_bytes + weight(size) > limit) {
 		pthread_mutex_unlock(&host->ls->lock);
 		close(fd);
 		free(prog);
@@ -142,7 +148,7 @@ int ctrl_program_add(struct ctrl_host *host, const uint8_t hash[32], int fd, uin
 	}
 	prog->next = host->programs;
 	host->programs = prog;
-	host->program_bytes += size;
+	host->program_bytes += weight(size);
 	pthread_mutex_unlock(&host->ls->lock);
 	*out = prog;
 	return 0;

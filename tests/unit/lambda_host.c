@@ -15,6 +15,7 @@
 #include "device/lambda_private.h"
 
 #define HOST  "nqn.2026-01.io.lambda:one"
+#define UNIT  (64ull << 10) /* what a program counts at least */
 #define OTHER "nqn.2026-01.io.lambda:two"
 
 static struct ctrl_server *server_new(uint64_t program_memory, uint32_t idle_ms)
@@ -72,7 +73,7 @@ static bool has(struct ctrl_host *host, uint8_t n)
 
 static void a_program_is_found_by_its_hash_by_its_host_alone(void **state)
 {
-	struct ctrl_server *s = server_new(1000, 60000);
+	struct ctrl_server *s = server_new(10 * UNIT, 60000);
 	struct ctrl_host *host = ctrl_host_get(s, HOST), *other = ctrl_host_get(s, OTHER);
 	struct ctrl_program *prog, *same;
 
@@ -102,12 +103,12 @@ static void a_program_is_found_by_its_hash_by_its_host_alone(void **state)
 
 static void what_was_not_used_for_longest_makes_room(void **state)
 {
-	struct ctrl_server *s = server_new(300, 60000);
+	struct ctrl_server *s = server_new(3 * UNIT, 60000);
 	struct ctrl_host *host = ctrl_host_get(s, HOST);
 	struct ctrl_program *prog[5];
 
 	for (uint8_t i = 0; i < 3; i++) {
-		assert_int_equal(add(host, i, 100, &prog[i]), 0);
+		assert_int_equal(add(host, i, i ? 100 : UNIT, &prog[i]), 0);
 		if (i != 1)
 			ctrl_program_put(prog[i]);
 	}
@@ -116,13 +117,13 @@ static void what_was_not_used_for_longest_makes_room(void **state)
 	assert_false(has(host, 2));
 	assert_true(has(host, 0) && has(host, 1) && has(host, 3));
 	/* those in use stay, and the bytes of what went can still be read by who has it */
-	assert_int_equal(add(host, 4, 200, &prog[4]), -ENOSPC);
+	assert_int_equal(add(host, 4, 2 * UNIT, &prog[4]), -ENOSPC);
 	assert_true(has(host, 1) && has(host, 3));
 	ctrl_program_put(prog[3]);
-	assert_int_equal(add(host, 4, 200, &prog[4]), 0);
+	assert_int_equal(add(host, 4, 2 * UNIT, &prog[4]), 0);
 	assert_true(has(host, 1) && has(host, 4));
-	assert_int_equal(add(host, 5, 301, &prog[0]), -ENOSPC);
-	assert_int_equal(host->program_bytes, 300);
+	assert_int_equal(add(host, 5, 3 * UNIT + 1, &prog[0]), -ENOSPC);
+	assert_int_equal(host->program_bytes, 3 * UNIT);
 	ctrl_program_put(prog[1]);
 	ctrl_program_put(prog[4]);
 	ctrl_host_put(host);
@@ -143,7 +144,7 @@ static uint32_t hosts(struct ctrl_server *s)
 
 static void what_is_idle_is_let_go_and_what_is_used_is_not(void **state)
 {
-	struct ctrl_server *s = server_new(1000, 1);
+	struct ctrl_server *s = server_new(10 * UNIT, 1);
 	struct ctrl_host *host = ctrl_host_get(s, HOST);
 	struct ctrl_program *used, *idle;
 
@@ -159,7 +160,7 @@ static void what_is_idle_is_let_go_and_what_is_used_is_not(void **state)
 		pthread_mutex_lock(&lambda_server(s)->lock);
 		bytes = host->program_bytes;
 		pthread_mutex_unlock(&lambda_server(s)->lock);
-		if (bytes == 10)
+		if (bytes == UNIT)
 			break;
 		usleep(10000);
 	}
