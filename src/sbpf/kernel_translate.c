@@ -342,6 +342,28 @@ static bool outlives_block(const struct kt *k, uint32_t pc, unsigned int reg)
 	return false;
 }
 
+/* Do both registers still hold, where ways part or meet, what the move at @pc made the same? */
+static bool stay_alike(const struct kt *k, uint32_t pc, unsigned int a, unsigned int b)
+{
+	const struct sbpf_program *prog = k->flow.prog;
+	uint16_t both = KT_REG(a) | KT_REG(b);
+
+	for (pc++; pc < k->flow.func->end; pc++) {
+		const struct sbpf_insn *insn = &prog->insns[pc];
+
+		if ((kt_live_in(&k->flow, pc) & both) != both)
+			return false;
+		if (prog->insn_flags[pc] & SBPF_INSN_LEADER || BPF_CLASS(insn->code) == BPF_JMP ||
+		    BPF_CLASS(insn->code) == BPF_JMP32)
+			return true;
+		/* The verifier remembers a constant's distance, too. */
+		if (kt_defs(insn) & both && insn->code != (BPF_ALU64 | BPF_ADD | BPF_K))
+			return false;
+		pc += sbpf_is_lddw(insn);
+	}
+	return false;
+}
+
 /* A move of a constant, of 32 or 64 bits. */
 static void constant(struct kt *k, const struct sbpf_insn *insn, uint64_t value)
 {
@@ -388,8 +410,7 @@ static void arithmetic(struct kt *k, const struct sbpf_insn *insn)
 		kt_emit(k, insn->code, insn->dst, 0, 0, insn->imm & (cls == BPF_ALU64 ? 63 : 31));
 	else
 		kt_emit(k, insn->code, insn->dst, src, insn->off, insn->imm);
-	if (op == BPF_MOV && x && src < 10 && k->flow.loops &&
-	    kt_live_out(&k->flow, k->pc) & KT_REG(src))
+	if (op == BPF_MOV && x && src < 10 && k->flow.loops && stay_alike(k, k->pc, insn->dst, src))
 		kt_emit(k, cls | BPF_OR | BPF_K, insn->dst, 0, 0, 0);
 	kt_give(k, s);
 }
