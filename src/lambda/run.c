@@ -207,7 +207,7 @@ static int fold_pieces(struct worker *w, const struct span *span)
 /* All of the span from where the state stood before it, once more where the kernel ended a run of it. */
 static int fold_span(struct worker *w, const struct span *span, bool load)
 {
-	const uint64_t bytes_in = w->bytes_in;
+	const uint64_t bytes_in = w->bytes_in, bytes_first = w->bytes_first;
 	int rc;
 
 	for (;;) {
@@ -225,6 +225,7 @@ static int fold_span(struct worker *w, const struct span *span, bool load)
 			return rc;
 		load = true;
 		w->bytes_in = bytes_in;
+		w->bytes_first = bytes_first;
 		w->span_fuel = 0;
 	}
 }
