@@ -318,9 +318,19 @@ static const u32 sha_k[64] = {
 };
 static u32 sha_w[64];
 
-static inline u32 ror(u32 x, u32 n)
+/* Of a number and itself above it, so that a shift is a rotation: BPF has none. */
+static inline u32 ror3(u32 x, u32 a, u32 b, u32 c)
 {
-	return x >> n | x << (32 - n);
+	u64 y = (u64)x << 32 | x;
+
+	return (u32)(y >> a ^ y >> b ^ y >> c);
+}
+
+static inline u32 ror2(u32 x, u32 a, u32 b, u32 shift)
+{
+	u64 y = (u64)x << 32 | x;
+
+	return (u32)(y >> a ^ y >> b) ^ x >> shift;
 }
 
 /* FIPS 180-4, 6.2.2 */
@@ -334,13 +344,13 @@ static inline void sha_block(u64 state, u64 p)
 	for (u64 i = 16; i < 64; i++) {
 		u32 w15 = sha_w[i - 15], w2 = sha_w[i - 2];
 
-		sha_w[i] = sha_w[i - 16] + (ror(w15, 7) ^ ror(w15, 18) ^ w15 >> 3) + sha_w[i - 7] +
-			   (ror(w2, 17) ^ ror(w2, 19) ^ w2 >> 10);
+		sha_w[i] =
+			sha_w[i - 16] + ror2(w15, 7, 18, 3) + sha_w[i - 7] + ror2(w2, 17, 19, 10);
 	}
+#pragma clang loop unroll_count(8) /* or the eight variables move on each time */
 	for (u64 i = 0; i < 64; i++) {
-		u32 t1 = h + (ror(e, 6) ^ ror(e, 11) ^ ror(e, 25)) + ((e & f) ^ (~e & g)) +
-			 sha_k[i] + sha_w[i];
-		u32 t2 = (ror(a, 2) ^ ror(a, 13) ^ ror(a, 22)) + ((a & b) ^ (a & c) ^ (b & c));
+		u32 t1 = h + ror3(e, 6, 11, 25) + ((e & f) ^ (~e & g)) + sha_k[i] + sha_w[i];
+		u32 t2 = ror3(a, 2, 13, 22) + ((a & b) ^ (a & c) ^ (b & c));
 
 		h = g;
 		g = f;

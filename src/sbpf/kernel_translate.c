@@ -689,7 +689,12 @@ static void choose_fuel(struct kt *k)
  */
 static void choose_stack(struct kt *k, uint32_t func)
 {
-	uint32_t most = k->library ? 96 : k->flow.prog->call_depth > 2 ? 0 : 160;
+	const struct sbpf_program *prog = k->flow.prog;
+	/* All that run at a time have 512 bytes together, slots and helpers included. */
+	uint32_t most = k->library                                ? 96
+			: prog->call_depth == 1                   ? 160
+			: prog->call_depth == 2 && !prog->helpers ? 64
+								  : 0;
 	uint64_t fp = KT_LIBRARY_STACK;
 
 	/* The verifier knows what a slot there holds, too, which is much to tell states apart by. */
