@@ -339,7 +339,7 @@ static int place(struct ctrl_job *job);
 /* The job has this worker no more.  The lock is held. */
 static void part(struct ctrl_job *job)
 {
-	struct ctrl_worker *w = job->worker;
+	struct ctrl_worker *w = job->bound;
 
 	if (!w)
 		return;
@@ -347,7 +347,7 @@ static void part(struct ctrl_job *job)
 		ctrl_loop_unwatch(job->loop, &w->watch);
 	w->watching = false;
 	w->job = NULL;
-	job->worker = NULL;
+	job->worker = job->bound = NULL;
 	pool_put(w);
 }
 
@@ -490,8 +490,13 @@ static void drop(struct ctrl_worker *w)
 void worker_begin(void *arg)
 {
 	struct ctrl_worker *w = arg;
-	struct ctrl_job *job = w->job;
+	struct ctrl_job *job;
 
+	pthread_mutex_lock(&w->pool->lock);
+	job = w->job;
+	if (job)
+		pool_attach(w, job);
+	pthread_mutex_unlock(&w->pool->lock);
 	if (job && !job->over)
 		begin_or_fail(w, job);
 	drop(w);
@@ -567,7 +572,7 @@ int ctrl_job_start(struct ctrl_job *job, struct ctrl_error *err)
 
 	if (rc)
 		return rc;
-	job->worker = NULL;
+	job->worker = job->bound = NULL;
 	job->next = NULL;
 	job->ended = job->over = job->cancelled = job->shut = false;
 	job->timer = (struct ctrl_timer){.fire = on_timer};
@@ -718,7 +723,7 @@ void ctrl_job_release(struct ctrl_job *job)
 
 	ctrl_timer_cancel(job->loop, &job->timer);
 	pthread_mutex_lock(&pool->lock);
-	w = job->worker;
+	w = job->bound;
 	if (!w) {
 		unpend(pool, job);
 	} else if (w->state == WORKER_BUSY && job->over) {

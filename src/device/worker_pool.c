@@ -65,6 +65,11 @@ void pool_bind(struct ctrl_worker *w, struct ctrl_job *job)
 	w->job = job;
 	w->begun = false;
 	w->refs++;
+	job->bound = w;
+}
+
+void pool_attach(struct ctrl_worker *w, struct ctrl_job *job)
+{
 	job->worker = w;
 	atomic_store(&w->command->shut, job->shut);
 }
@@ -117,6 +122,7 @@ struct ctrl_worker *pool_take(struct ctrl_workers *pool, struct ctrl_job *job)
 	if (!best->host)
 		pool_wake(pool); /* another spare */
 	pool_bind(best, job);
+	pool_attach(best, job);
 	return best;
 }
 

@@ -121,8 +121,9 @@ void pool_put(struct ctrl_worker *w);
 void pool_end(struct ctrl_worker *w, enum worker_end why);
 /* A worker of the job's host, or nobody's: it is busy with that job now.  NULL: none. */
 struct ctrl_worker *pool_take(struct ctrl_workers *pool, struct ctrl_job *job);
-/* Make it the job's. */
+/* Make it the job's; the job's loop, and no other thread, makes it known to the job. */
 void pool_bind(struct ctrl_worker *w, struct ctrl_job *job);
+void pool_attach(struct ctrl_worker *w, struct ctrl_job *job);
 /* Its job is over. */
 void pool_idle(struct ctrl_worker *w);
 /* There is room for one more process, or soon will be. */

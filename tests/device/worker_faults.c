@@ -92,9 +92,14 @@ static void start_spinning(struct run *r, struct fixture *f)
 }
 
 /* It is in the function: that takes processor time. */
+static bool is_spinning(struct run *r)
+{
+	return ctrl_job_cpu_ns(&r->job) > 20000000;
+}
+
 static void await_spin(struct run *r)
 {
-	EVENTUALLY(r->job.worker && r->job.worker->begun && ctrl_job_cpu_ns(&r->job) > 20000000);
+	EVENTUALLY(seen(r, is_spinning));
 }
 
 /* ---- time ---- */
@@ -137,6 +142,13 @@ static void a_running_function_is_cancelled(void **state)
 	assert_serves(*state, HOST(0));
 }
 
+/* What is there is taken afterwards. */
+static void cancel_held(void *arg)
+{
+	cancel_now(arg);
+	((struct run *)arg)->hold = false;
+}
+
 static void a_function_that_waits_for_its_reader_is_cancelled(void **state)
 {
 	static const struct ctrl_segment zeros = {UINT64_MAX, 16 * MIB};
@@ -148,11 +160,8 @@ static void a_function_that_waits_for_its_reader_is_cancelled(void **state)
 	r.job.size = zeros.length;
 	r.hold = true;
 	run_start(&r);
-	EVENTUALLY(r.job.worker && r.job.worker->begun &&
-		   atomic_load(&r.job.worker->report->sleepers));
-	r.hold = false;
-	r.bite = 1; /* only what is there: it must not get room meanwhile */
-	on_loop(*state, cancel_now, &r);
+	EVENTUALLY(seen(&r, is_waiting));
+	on_loop(*state, cancel_held, &r);
 	assert_ends(&r, -ECANCELED, "");
 	run_free(&r);
 	assert_serves(*state, HOST(0));
@@ -164,8 +173,7 @@ static void a_function_that_waits_for_input_is_cancelled(void **state)
 
 	run_init(&r, *state, "total");
 	run_start(&r);
-	EVENTUALLY(r.job.worker && r.job.worker->begun &&
-		   atomic_load(&r.job.worker->report->sleepers));
+	EVENTUALLY(seen(&r, is_waiting));
 	on_loop(*state, cancel_now, &r);
 	assert_ends(&r, -ECANCELED, "waiting for data");
 	run_free(&r);
@@ -188,8 +196,7 @@ static void a_function_before_a_shut_gate_is_cancelled(void **state)
 	run_over(&r, some, sizeof(some));
 	/* A long source, most of it not there: the gate is met again before it ends. */
 	on_loop(*state, begin_shut, &r);
-	EVENTUALLY(r.job.ended || (r.job.worker && r.job.worker->begun &&
-				   atomic_load(&r.job.worker->report->sleepers)));
+	EVENTUALLY(seen(&r, is_waiting));
 	on_loop(*state, cancel_now, &r);
 	run_wait(&r);
 	/* It may have passed before the gate was shut. */
@@ -265,7 +272,7 @@ static void a_job_can_be_given_up_at_any_time(void **state)
 		run_free(&r[i]);
 	start_spinning(&r[0], *state);
 	await_spin(&r[0]);
-	pid = r[0].job.worker->pid;
+	pid = r[0].pid;
 	on_loop(*state, release_now, &r[0]);
 	run_free(&r[0]);
 	EVENTUALLY(is_gone(pid));
@@ -285,7 +292,7 @@ static void a_worker_that_is_killed_ends_its_job_alone(void **state)
 	run_start(&other);
 	await_spin(&victim);
 	await_spin(&other);
-	kill(victim.job.worker->pid, SIGKILL);
+	kill(victim.pid, SIGKILL);
 	assert_ends(&victim, -EIO, "was killed");
 	run_free(&victim);
 	assert_serves(*state, HOST(0));
@@ -306,7 +313,7 @@ static void a_stopped_worker_is_killed_after_a_cancel(void **state)
 	fixture_open(&f, &limits);
 	start_spinning(&r, &f);
 	await_spin(&r);
-	pid = r.job.worker->pid;
+	pid = r.pid;
 	kill(pid, SIGSTOP);
 	on_loop(&f, cancel_now, &r);
 	assert_ends(&r, -ECANCELED, "did not end by itself");
@@ -708,7 +715,7 @@ static void no_worker_outlives_its_server(void **state)
 		fixture_open(&f, NULL);
 		start_spinning(&r, &f);
 		await_spin(&r);
-		shared[0] = r.job.worker->pid;
+		shared[0] = r.pid;
 		kill(getpid(), SIGKILL);
 	}
 	assert_int_equal(waitpid(child, &status, 0), child);

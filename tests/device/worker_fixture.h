@@ -112,6 +112,14 @@ static inline void on_loop(struct fixture *f, void (*fn)(void *arg), void *arg)
 	wait_for(&c.done);
 }
 
+struct run;
+/* What the loop knows of a run. */
+struct look {
+	struct run *r;
+	bool (*what)(struct run *r);
+	bool yes;
+};
+
 static inline void on_loop_nothing(void *arg)
 {
 }
@@ -342,6 +350,31 @@ static inline void run_ok(struct run *r)
 	run_all(r);
 	if (r->job.result.error)
 		fail_msg("error %d: %s", r->job.result.error, r->job.text);
+}
+
+static void look_now(void *arg)
+{
+	struct look *l = arg;
+	struct ctrl_worker *w = l->r->job.worker;
+
+	if (w && w->begun)
+		l->r->pid = w->pid;
+	l->yes = l->r->job.ended || (w && w->begun && l->what(l->r));
+}
+
+/* It has ended, or has begun and is so. */
+static inline bool seen(struct run *r, bool (*what)(struct run *r))
+{
+	struct look l = {r, what, false};
+
+	on_loop(r->f, look_now, &l);
+	return l.yes;
+}
+
+/* A thread of its waits for something of ours. */
+static inline bool is_waiting(struct run *r)
+{
+	return atomic_load(&r->job.worker->report->sleepers);
 }
 
 /* Wait for what will come to be; on however slow a machine it does within this. */
