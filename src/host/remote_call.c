@@ -121,6 +121,7 @@ static const struct {
 	{NVME_SC_LAMBDA_TOO_BIG, -E2BIG,
 	 "above a limit of its server; see \"lio device stats\" for them"},
 	{NVME_SC_LAMBDA_BUSY, -EBUSY, "its server is busy; try again later"},
+	{NVME_SC_LAMBDA_NO_HANDLE, -EIO, "its server forgot the run; run it again"},
 	{NVME_SC_LAMBDA_NO_OBJECT, -EBADF, "its server does not know it any more; open it again"},
 	{NVME_SC_LAMBDA_VERSION, -EPROTONOSUPPORT,
 	 "its server speaks another version of the λ commands; upgrade the older of the two"},

@@ -18,7 +18,8 @@ import tap
 from tap import LIO, SRC, Skip, run
 
 LINE = re.compile(r"^lio: .+ \([A-Z0-9?]+\)(; .+)?\n$")
-COMMANDS = ["run", "write", "cc", "test", "info", "functions", "explain", "features", "bench", "device"]
+COMMANDS = ["run", "write", "cc", "test", "info", "functions", "explain", "features", "bench", "ls", "stat",
+            "cat", "put", "rm", "mkdir", "mv", "mount", "device"]
 NUMBERS = [3, -7, 1 << 40, -(1 << 50), 12]
 WORDS = b"apple\nbanana tcp\ncherry\ntcp date\nelderberry"
 
