@@ -195,6 +195,72 @@ static bool is_leave(const struct sbpf_insn *insn)
 	return insn->code == (BPF_JMP | BPF_EXIT);
 }
 
+/* ---- walking pointers ---- */
+
+/*
+ * A loop "do … while ((p += 8) < end)" may go on for ever: where end is one of the last numbers, p jumps over it.  C promises that
+ * there is no such thing; here it must behave, and LLVM, which cannot count its turns, does not vectorize it.  So the
+ * function is translated twice.  In the first copy such a comparison is with the smaller of end and LAST_END, which p cannot
+ * jump over.  Where that fails and the real one does not, control goes to the second copy, which is as the program
+ * says, and stays there.
+ */
+#define STEP_MAX 4096
+#define LAST_END (0ull - STEP_MAX)
+
+static uint16_t find_stepped(const struct sbpf_program *prog, const struct sbpf_func *func)
+{
+	uint16_t stepped = 0;
+
+	for (uint32_t pc = func->start; pc < func->end; pc++) {
+		const struct sbpf_insn *insn = &prog->insns[pc];
+
+		/* A step of one jumps over nothing. */
+		if (insn->code == (BPF_ALU64 | BPF_ADD | BPF_K) && insn->imm > 1 &&
+		    insn->imm <= STEP_MAX && !(prog->insn_flags[pc] & SBPF_INSN_TAIL))
+			stepped |= (uint16_t)(1u << insn->dst);
+	}
+	return stepped;
+}
+
+/* An unsigned comparison of two registers, "p < end" one way or the other: in which of them p would be. */
+static bool is_walk(const struct irgen *g, const struct sbpf_insn *insn)
+{
+	switch (insn->code) {
+	case BPF_JMP | BPF_JLT | BPF_X:
+	case BPF_JMP | BPF_JGE | BPF_X:
+		return g->stepped >> insn->dst & 1;
+	case BPF_JMP | BPF_JGT | BPF_X:
+	case BPF_JMP | BPF_JLE | BPF_X:
+		return g->stepped >> insn->src & 1;
+	}
+	return false;
+}
+
+/* In the first copy: @pc is a comparison that is_walk(). */
+static void walk(const struct irgen *g, const struct sbpf_func *func, uint32_t pc)
+{
+	const struct sbpf_insn *insn = &g->prog->insns[pc];
+	uint8_t op = BPF_OP(insn->code);
+	bool swapped = op == BPF_JGT || op == BPF_JLE, goes_on = op == BPF_JLT || op == BPF_JGT;
+	LLVMValueRef p = ir_get(g, swapped ? insn->src : insn->dst);
+	LLVMValueRef end = ir_get(g, swapped ? insn->dst : insn->src);
+	LLVMBasicBlockRef check = LLVMAppendBasicBlockInContext(g->context, g->fn, "");
+	uint32_t target = (uint32_t)sbpf_jump_target(insn, pc);
+	uint32_t less = goes_on ? target : pc + 1, other = goes_on ? pc + 1 : target;
+	LLVMValueRef last = ir_const(g, LAST_END), near_end;
+
+	near_end = LLVMBuildICmp(g->b, LLVMIntULT, end, last, "");
+	near_end = LLVMBuildSelect(g->b, near_end, end, last, "");
+	LLVMBuildCondBr(g->b, LLVMBuildICmp(g->b, LLVMIntULT, p, near_end, ""),
+			block_at(g, func, less), check);
+	LLVMPositionBuilderAtEnd(g->b, check);
+	if (less < func->end && other < func->end)
+		LLVMBuildCondBr(g->b, LLVMBuildICmp(g->b, LLVMIntULT, p, end, ""),
+				g->copies[1][less], g->copies[0][other]);
+	else
+		LLVMBuildUnreachable(g->b); /* it falls off the end: no path leads here */
+}
+
 /* One instruction; true if it ends its block. */
 static bool translate(struct irgen *g, const struct sbpf_func *func, uint32_t pc)
 {
@@ -209,6 +275,10 @@ static bool translate(struct irgen *g, const struct sbpf_func *func, uint32_t pc
 	}
 	if (is_leave(insn)) {
 		LLVMBuildRet(g->b, ir_get(g, 0));
+		return true;
+	}
+	if (g->blocks == g->copies[0] && is_walk(g, insn)) {
+		walk(g, func, pc);
 		return true;
 	}
 	if (sbpf_is_jump(insn)) {
@@ -262,8 +332,10 @@ static void describe(struct irgen *g, const struct sbpf_func *func)
 /* What a function finds: its arguments, zero in all other registers, and a frame of zeros. */
 static void prologue(struct irgen *g, uint32_t f, const struct sbpf_func *func)
 {
-	for (unsigned int r = 0; r < N_REGS; r++)
+	for (unsigned int r = 0; r < N_REGS; r++) {
 		g->reg[r] = LLVMBuildAlloca(g->b, g->i64, "");
+		g->low[r] = LLVMBuildAlloca(g->b, g->i32, "");
+	}
 	g->frame_bytes = func->frame;
 	g->frame = NULL;
 	if (func->frame && ir_frame_is_private(g->prog, func)) {
@@ -282,18 +354,8 @@ static void prologue(struct irgen *g, uint32_t f, const struct sbpf_func *func)
 		ir_zero_frame(g, func->frame);
 }
 
-static void function(struct irgen *g, uint32_t f)
+static void copy(struct irgen *g, const struct sbpf_func *func, bool ended)
 {
-	const struct sbpf_func *func = &g->prog->funcs[f];
-	bool ended = false;
-
-	g->fn = g->funcs[f];
-	g->exec = LLVMGetParam(g->fn, 0);
-	g->base = LLVMGetParam(g->fn, 1);
-	LLVMPositionBuilderAtEnd(g->b, LLVMAppendBasicBlockInContext(g->context, g->fn, ""));
-	describe(g, func);
-	prologue(g, f, func);
-	make_blocks(g, func);
 	for (uint32_t pc = func->start; pc < func->end; pc++) {
 		if (g->prog->insn_flags[pc] & SBPF_INSN_TAIL)
 			continue;
@@ -306,6 +368,38 @@ static void function(struct irgen *g, uint32_t f)
 	}
 	if (!ended)
 		LLVMBuildUnreachable(g->b);
+}
+
+static bool has_walk(const struct irgen *g, const struct sbpf_func *func)
+{
+	for (uint32_t pc = func->start; pc < func->end; pc++)
+		if (!(g->prog->insn_flags[pc] & SBPF_INSN_TAIL) && is_walk(g, &g->prog->insns[pc]))
+			return true;
+	return false;
+}
+
+static void function(struct irgen *g, uint32_t f)
+{
+	const struct sbpf_func *func = &g->prog->funcs[f];
+
+	g->fn = g->funcs[f];
+	g->exec = LLVMGetParam(g->fn, 0);
+	g->base = LLVMGetParam(g->fn, 1);
+	LLVMPositionBuilderAtEnd(g->b, LLVMAppendBasicBlockInContext(g->context, g->fn, ""));
+	describe(g, func);
+	prologue(g, f, func);
+	g->stepped = find_stepped(g->prog, func);
+	if (!has_walk(g, func))
+		g->stepped = 0;
+	for (unsigned int i = g->stepped ? 2 : 1; i--;) {
+		g->blocks = g->copies[i];
+		make_blocks(g, func);
+	}
+	copy(g, func, false);
+	if (g->stepped) {
+		g->blocks = g->copies[1];
+		copy(g, func, true);
+	}
 	LLVMSetCurrentDebugLocation2(g->b, NULL);
 }
 
@@ -518,8 +612,10 @@ int jit_llvm_compile(const struct sbpf_program *prog, const uint8_t *helper_args
 	g.called = calloc(prog->n_funcs, 1);
 	g.enters = calloc(prog->n_funcs, 1);
 	g.func_from = calloc(prog->n_insns, sizeof(*g.func_from));
-	g.blocks = calloc(prog->n_insns, sizeof(LLVMBasicBlockRef));
-	if (g.funcs && g.helpers && g.called && g.enters && g.func_from && g.blocks)
+	for (unsigned int i = 0; i < 2; i++)
+		g.copies[i] = calloc(prog->n_insns, sizeof(LLVMBasicBlockRef));
+	if (g.funcs && g.helpers && g.called && g.enters && g.func_from && g.copies[0] &&
+	    g.copies[1])
 		r = generate(&g, out, why, why_len);
 	else
 		snprintf(why, why_len, "out of memory");
@@ -528,6 +624,7 @@ int jit_llvm_compile(const struct sbpf_program *prog, const uint8_t *helper_args
 	free(g.called);
 	free(g.enters);
 	free(g.func_from);
-	free(g.blocks);
+	free(g.copies[0]);
+	free(g.copies[1]);
 	return r;
 }

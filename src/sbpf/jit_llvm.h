@@ -52,6 +52,11 @@ enum {
 	SBPF_LLVM_MEMCPY,
 	SBPF_LLVM_MEMMOVE,
 	SBPF_LLVM_MEMSET,
+	SBPF_LLVM_UDIV, /* of 128 bits: LLVM counts turns with them */
+	SBPF_LLVM_UMOD,
+	SBPF_LLVM_SDIV,
+	SBPF_LLVM_SMOD,
+	SBPF_LLVM_OUTSIDE,
 };
 
 struct sbpf_llvm_start { /* of an entry's function */

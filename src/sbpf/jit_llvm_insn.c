@@ -94,12 +94,9 @@ static LLVMValueRef byte_swap(const struct irgen *g, const struct sbpf_insn *ins
 /* The source as the operation sees it, in @type. */
 static LLVMValueRef operand(const struct irgen *g, const struct sbpf_insn *insn, LLVMTypeRef type)
 {
-	LLVMValueRef v;
-
 	if (BPF_SRC(insn->code) == BPF_K)
 		return LLVMConstInt(type, (uint64_t)(int64_t)insn->imm, true);
-	v = ir_get(g, insn->src);
-	return type == g->i32 ? ir_low(g, v) : v;
+	return type == g->i32 ? ir_get_low(g, insn->src) : ir_get(g, insn->src);
 }
 
 static LLVMValueRef sign_extended(const struct irgen *g, const struct sbpf_insn *insn,
@@ -125,13 +122,14 @@ static void arithmetic(const struct irgen *g, const struct sbpf_insn *insn)
 	if (op == BPF_MOV) {
 		v = insn->off ? sign_extended(g, insn, type) : operand(g, insn, type);
 	} else {
-		v = ir_get(g, insn->dst);
-		if (!wide)
-			v = ir_low(g, v);
+		v = wide ? ir_get(g, insn->dst) : ir_get_low(g, insn->dst);
 		v = op == BPF_NEG ? LLVMBuildNeg(g->b, v, "")
 				  : binary(g, insn, v, operand(g, insn, type), type);
 	}
-	ir_set(g, insn->dst, wide ? v : ir_widen(g, v));
+	if (wide)
+		ir_set(g, insn->dst, v);
+	else
+		ir_set_low(g, insn->dst, v);
 }
 
 LLVMValueRef ir_condition(const struct irgen *g, const struct sbpf_insn *insn)
@@ -146,11 +144,10 @@ LLVMValueRef ir_condition(const struct irgen *g, const struct sbpf_insn *insn)
 	};
 	bool wide = BPF_CLASS(insn->code) == BPF_JMP;
 	LLVMTypeRef type = wide ? g->i64 : g->i32;
-	LLVMValueRef a = ir_get(g, insn->dst), b = operand(g, insn, type);
+	LLVMValueRef a = wide ? ir_get(g, insn->dst) : ir_get_low(g, insn->dst);
+	LLVMValueRef b = operand(g, insn, type);
 	uint8_t op = BPF_OP(insn->code);
 
-	if (!wide)
-		a = ir_low(g, a);
 	if (op == BPF_JSET) {
 		a = LLVMBuildAnd(g->b, a, b, "");
 		b = LLVMConstNull(type);
@@ -218,9 +215,20 @@ static LLVMValueRef extended(const struct irgen *g, LLVMValueRef v, bool is_sign
 	return is_signed ? LLVMBuildSExt(g->b, v, g->i64, "") : ir_widen(g, v);
 }
 
-static LLVMValueRef cut(const struct irgen *g, LLVMValueRef v, LLVMTypeRef type)
+/* A register cut to @type. */
+static LLVMValueRef cut(const struct irgen *g, unsigned int r, LLVMTypeRef type)
 {
-	return type == g->i64 ? v : LLVMBuildTrunc(g->b, v, type, "");
+	if (type == g->i64)
+		return ir_get(g, r);
+	return type == g->i32 ? ir_get_low(g, r) : LLVMBuildTrunc(g->b, ir_get_low(g, r), type, "");
+}
+
+static void load_register(const struct irgen *g, unsigned int r, LLVMValueRef v, bool is_signed)
+{
+	if (LLVMTypeOf(v) == g->i32 && !is_signed)
+		ir_set_low(g, r, v);
+	else
+		ir_set(g, r, extended(g, v, is_signed));
 }
 
 static LLVMValueRef atomic_result(const struct irgen *g, int32_t op, LLVMValueRef old,
@@ -247,21 +255,21 @@ static void atomic(const struct irgen *g, const struct sbpf_insn *insn)
 {
 	LLVMTypeRef type = access_type(g, insn);
 	LLVMValueRef p = place(g, insn->dst, insn->off), old = load(g, type, p);
-	LLVMValueRef src = cut(g, ir_get(g, insn->src), type);
+	LLVMValueRef src = cut(g, insn->src, type);
 
 	if (insn->imm == BPF_CMPXCHG) {
-		LLVMValueRef want = cut(g, ir_get(g, 0), type);
+		LLVMValueRef want = cut(g, 0, type);
 		LLVMValueRef same = LLVMBuildICmp(g->b, LLVMIntEQ, old, want, "");
 
 		LLVMSetVolatile(store(g, LLVMBuildSelect(g->b, same, src, old, ""), p),
 				!g->frame || insn->dst != FP);
-		ir_set(g, 0, extended(g, old, false));
+		load_register(g, 0, old, false);
 		return;
 	}
 	LLVMSetVolatile(store(g, atomic_result(g, insn->imm, old, src), p),
 			!g->frame || insn->dst != FP);
 	if (insn->imm & BPF_FETCH)
-		ir_set(g, insn->src, extended(g, old, false));
+		load_register(g, insn->src, old, false);
 }
 
 void ir_straight(struct irgen *g, const struct sbpf_insn *insn)
@@ -274,9 +282,8 @@ void ir_straight(struct irgen *g, const struct sbpf_insn *insn)
 		       ir_const(g, (uint32_t)insn->imm | (uint64_t)(uint32_t)insn[1].imm << 32));
 		break;
 	case BPF_LDX:
-		ir_set(g, insn->dst,
-		       extended(g, load(g, type, place(g, insn->src, insn->off)),
-				BPF_MODE(insn->code) == BPF_MEMSX));
+		load_register(g, insn->dst, load(g, type, place(g, insn->src, insn->off)),
+			      BPF_MODE(insn->code) == BPF_MEMSX);
 		break;
 	case BPF_ST:
 		store(g, LLVMConstInt(type, (uint64_t)(int64_t)insn->imm, true),
@@ -286,8 +293,7 @@ void ir_straight(struct irgen *g, const struct sbpf_insn *insn)
 		if (BPF_MODE(insn->code) == BPF_ATOMIC)
 			atomic(g, insn);
 		else
-			store(g, cut(g, ir_get(g, insn->src), type),
-			      place(g, insn->dst, insn->off));
+			store(g, cut(g, insn->src, type), place(g, insn->dst, insn->off));
 		break;
 	default:
 		arithmetic(g, insn);

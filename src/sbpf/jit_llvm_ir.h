@@ -29,15 +29,20 @@ struct irgen {
 	LLVMTypeRef local_type, entry_type;
 	LLVMTypeRef helper_type[6], due_type; /* helpers by number of arguments */
 	LLVMValueRef *funcs, *helpers, due;
-	uint8_t *called, *enters;  /* functions that local calls go to; that the runtime calls */
-	uint32_t *func_from;       /* by instruction: the function that starts there */
-	LLVMBasicBlockRef *blocks; /* by instruction */
+	uint8_t *called, *enters; /* functions that local calls go to; that the runtime calls */
+	uint32_t *func_from;      /* by instruction: the function that starts there */
+	LLVMBasicBlockRef
+		*copies[2]; /* by instruction, of the function as it is and of its second copy */
+	LLVMBasicBlockRef *blocks; /* of the copy being translated */
 
 	/* the function being translated */
 	LLVMValueRef fn, exec, base;
-	LLVMValueRef reg[N_REGS]; /* variables */
-	LLVMValueRef frame;       /* the stack frame as a variable, or NULL: it is in the sandbox */
+	/* Variables.  The lower halves are kept beside: 32-bit arithmetic then stays among itself, which vectorizes better. */
+	LLVMValueRef reg[N_REGS], low[N_REGS];
+	LLVMValueRef frame; /* the stack frame as a variable, or NULL: it is in the sandbox */
 	uint32_t frame_bytes;
+	uint16_t
+		stepped; /* bit r: something like a pointer walks in r; 0: there is no second copy */
 	LLVMMetadataRef scope;
 };
 
@@ -51,9 +56,9 @@ static inline LLVMValueRef ir_get(const struct irgen *g, unsigned int r)
 	return LLVMBuildLoad2(g->b, g->i64, g->reg[r], "");
 }
 
-static inline void ir_set(const struct irgen *g, unsigned int r, LLVMValueRef v)
+static inline LLVMValueRef ir_get_low(const struct irgen *g, unsigned int r)
 {
-	LLVMBuildStore(g->b, v, g->reg[r]);
+	return LLVMBuildLoad2(g->b, g->i32, g->low[r], "");
 }
 
 /* The lower half, and 32 bits as a register holds them. */
@@ -65,6 +70,18 @@ static inline LLVMValueRef ir_low(const struct irgen *g, LLVMValueRef v)
 static inline LLVMValueRef ir_widen(const struct irgen *g, LLVMValueRef v)
 {
 	return LLVMBuildZExt(g->b, v, g->i64, "");
+}
+
+static inline void ir_set(const struct irgen *g, unsigned int r, LLVMValueRef v)
+{
+	LLVMBuildStore(g->b, v, g->reg[r]);
+	LLVMBuildStore(g->b, ir_low(g, v), g->low[r]);
+}
+
+static inline void ir_set_low(const struct irgen *g, unsigned int r, LLVMValueRef v)
+{
+	LLVMBuildStore(g->b, ir_widen(g, v), g->reg[r]);
+	LLVMBuildStore(g->b, v, g->low[r]);
 }
 
 /* An LLVM intrinsic of one overloaded type, applied to one value. */

@@ -168,13 +168,15 @@ static uint64_t symbol_at(const struct linker *l, const Elf64_Sym *sym)
 /* The number of an outside symbol, or -1. */
 static int outside_symbol(const char *name)
 {
-	static const char *const names[] = {"due", "memcpy", "memmove", "memset"};
+	static const char *const names[SBPF_LLVM_OUTSIDE - SBPF_LLVM_DUE] = {
+		"due",       "memcpy",    "memmove",  "memset",
+		"__udivti3", "__umodti3", "__divti3", "__modti3"};
 	unsigned int id;
 	char tail;
 
 	if (sscanf(name, "h%u%c", &id, &tail) == 1 && id < SBPF_LLVM_DUE)
 		return (int)id;
-	for (int i = 0; i < 4; i++)
+	for (int i = 0; i < SBPF_LLVM_OUTSIDE - SBPF_LLVM_DUE; i++)
 		if (!strcmp(name, names[i]))
 			return SBPF_LLVM_DUE + i;
 	return -1;

@@ -3,7 +3,7 @@
  * jit_llvm_link.h - the compiler's back: LLVM's ELF object becomes an image (jit_llvm_link.c, jit_llvm_lines.c).
  *
  * In the object: "e<F>" is the entry that is function F; "h<N>" is helper N, "due" is sbpf_exec_due(), memcpy, memmove and
- * memset are libc's, all six reached through the GOT alone.
+ * memset are libc's, __udivti3 and its like the C compiler's, all reached through the GOT alone.
  * .debug_line (DWARF 4) tells where instructions went: line N + 1 is instruction N.
  */
 #ifndef SBPF_JIT_LLVM_LINK_H

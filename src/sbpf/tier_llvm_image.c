@@ -66,6 +66,12 @@ static int split(const uint8_t *answer, size_t len, struct parts *p, char *why, 
 	return 0;
 }
 
+/* Of the C compiler's own library, which has no header. */
+unsigned __int128 __udivti3(unsigned __int128 a, unsigned __int128 b);
+unsigned __int128 __umodti3(unsigned __int128 a, unsigned __int128 b);
+__int128 __divti3(__int128 a, __int128 b);
+__int128 __modti3(__int128 a, __int128 b);
+
 static uintptr_t address_of(uint32_t outside)
 {
 	switch (outside) {
@@ -77,6 +83,14 @@ static uintptr_t address_of(uint32_t outside)
 		return (uintptr_t)memmove;
 	case SBPF_LLVM_MEMSET:
 		return (uintptr_t)memset;
+	case SBPF_LLVM_UDIV:
+		return (uintptr_t)__udivti3;
+	case SBPF_LLVM_UMOD:
+		return (uintptr_t)__umodti3;
+	case SBPF_LLVM_SDIV:
+		return (uintptr_t)__divti3;
+	case SBPF_LLVM_SMOD:
+		return (uintptr_t)__modti3;
 	}
 	return outside < sbpf_n_helpers ? (uintptr_t)sbpf_helpers[outside].fn : 0;
 }

@@ -14,7 +14,7 @@
 
 #include "random_program.h"
 
-#define PROGRAMS 400u
+#define PROGRAMS 300u
 #define FUEL     (4u << 20)
 #define LATE     50u /* one in so many that do not end is run on this tier, too: each takes its time */
 
