@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Functions in the controller, over extents of a namespace: programs, submit, fetch, input, cancel, λ-writes, malformed requests."""
 import os
+import random
 import struct
 import time
 
@@ -591,6 +592,49 @@ def test_a_null_namespace_reads_as_zeros():
     with Liod("null:1G") as s, s.host() as h:
         c = computing(h)
         assert c.run(request(c.upload("echo"), extents(1, (12345, 100000), (0, 5))))[0] == bytes(100005)
+
+
+def test_any_command_in_any_order_by_two_queues_leaves_nothing():
+    rounds, seed = int(os.environ.get("LAMBDA_ROUNDS", "6")), int(os.environ.get("LAMBDA_SEED", "1"))
+    rng = random.Random(seed)
+    with Liod(config={"threads": 2, "lambda_max_queued": 5, "lambda_max_handles": 12}) as s, s.host(hostid=os.urandom(16)) as watcher:
+        w = computing(watcher)
+        for i in range(rounds):
+            h = s.host(queues=2)
+            programs = {name: computing(h).upload(name) for name in ("echo", "spin", "lines", "total")}
+            put(h, bytes(range(256)) * 1024)
+            sources = [extents(1, (0, 100)), extents(1, (0, 256 << 10)), extents(1, *[(0, 256 << 10)] * 30), b""]
+            for _ in range(150):
+                c, handle = Computing(rng.choice(h.q)), rng.randrange(8)
+                what = rng.randrange(10)
+                if what < 4:
+                    name = rng.choice(list(programs))
+                    sink = extents(1, (8 << 20, 16 << 20)) if rng.random() < 0.3 else b""
+                    req = request(programs[name], rng.choice(sources), sink, bytes(8) if name == "lines" else b"",
+                                  **({"flags": FUEL, "fuel": 1 << 49} if name == "spin" else {}))
+                    cut = rng.choice((len(req), 100))
+                    c.q.submit(SUBMIT, out=req[:cut], cdw10=handle, cdw11=len(req), cdw13=cut)
+                elif what < 7:
+                    c.fetch_send(handle, size=rng.choice((1024, 65536, 1 << 20)), offset=rng.choice((NEXT, NEXT, 0, 5)),
+                                 wait=rng.choice((0, 20, 5000)))
+                elif what == 7:
+                    c.q.submit(CANCEL, cdw10=handle)
+                elif what == 8:
+                    c.q.submit(0x85, out=b"x\n" * 500, cdw10=handle, cdw11=1000, cdw14=rng.randrange(2))
+                elif c.q.pending:
+                    cid = rng.choice(list(c.q.pending))
+                    h.admin.call(0x08, cdw10=c.q.qid | cid << 16)
+                while any(q.poll.poll(0) and q.step() for q in h.q) or any(len(q.pending) > 60 and q.step() for q in h.q):
+                    pass
+                for q in h.q:
+                    for cid in [k for k, one in q.pending.items() if one.done]:
+                        del q.pending[cid]
+            if i % 2:
+                for q in (h.q[0], h.admin, h.q[1]):
+                    q.reset()
+            h.close()
+        waits_for(lambda: b"\nrunning=0\nqueued=0" in w.info(2) and b"host_request_bytes=0" in w.info(2), w)
+        s.serves()
 
 
 class Exported:
