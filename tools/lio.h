@@ -120,7 +120,7 @@ struct cli {
 	const char *nqn;                 /* device */
 	uint64_t nsid;
 	bool digest;
-	bool details; /* ls */
+	bool details;               /* ls */
 	bool foreground, read_only; /* mount */
 };
 
