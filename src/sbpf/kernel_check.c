@@ -338,12 +338,10 @@ void kt_caches(struct kt *k, unsigned int temp)
 		return;
 	assign(k);
 	if (!k->n_caches && !k->flow.branches)
-		return;
+		return; /* nothing that accesses, nothing that compares */
 	kt_ctl(k, 0);
-	if (k->flow.branches) {
-		kt_emit(k, BPF_LDX | BPF_MEM | BPF_DW, temp, 0, CTL(zero), 0);
-		kt_emit(k, BPF_STX | BPF_MEM | BPF_DW, 10, temp, kt_slot(k, KT_SLOT_ZERO), 0);
-	}
+	kt_emit(k, BPF_LDX | BPF_MEM | BPF_DW, temp, 0, CTL(zero), 0);
+	kt_emit(k, BPF_STX | BPF_MEM | BPF_DW, 10, temp, kt_slot(k, KT_SLOT_ZERO), 0);
 	for (unsigned int i = 0; i < 2 * k->n_caches; i++) {
 		/* Each by itself: the kernel's verifier remembers which slots hold the same. */
 		kt_emit(k, BPF_LDX | BPF_MEM | BPF_DW, temp, 0, i % 2 ? CTL(most) : CTL(start), 0);

@@ -164,13 +164,24 @@ static struct kt_scratch pointer(struct kt *k, unsigned int base, uint16_t named
 }
 
 /* Read-only windows lie below the writable ones: one compare tells. */
-static void check_store(struct kt *k, unsigned int base, int16_t off)
+static void check_store(struct kt *k, unsigned int base, int16_t off, uint16_t named)
 {
+	int reg;
 	int64_t least = (int64_t)SBPF_WRITABLE_FROM - off;
 
 	if (k->library || base == 10 || k->least[base] >= least)
 		return;
-	kt_fault(k, kt_jump(k, BPF_JMP32 | BPF_JLT | BPF_K, base, 0, (int32_t)least), base, off);
+	reg = kt_free_reg(k, busy_at(k) | named | KT_REG(base));
+	if (reg >= 0) {
+		k->cast_of[reg] = -1;
+		kt_emit(k, BPF_LDX | BPF_MEM | BPF_DW, (unsigned int)reg, 10,
+			kt_slot(k, KT_SLOT_ZERO), 0);
+		kt_emit(k, BPF_ALU | BPF_ADD | BPF_X, (unsigned int)reg, base, 0, 0);
+	} else {
+		reg = (int)base;
+	}
+	kt_fault(k, kt_jump(k, BPF_JMP32 | BPF_JLT | BPF_K, (unsigned int)reg, 0, (int32_t)least),
+		 base, off);
 	k->least[base] = least;
 }
 
@@ -224,7 +235,7 @@ static void store(struct kt *k, const struct sbpf_insn *insn)
 	if (raw_stack(k, base)) {
 		kt_emit(k, insn->code, 10, src, insn->off, insn->imm);
 	} else {
-		check_store(k, base, insn->off);
+		check_store(k, base, insn->off, named);
 		kt_check(k, base, insn->off, named);
 		p = pointer(k, base, named, KT_SLOT_A);
 		kt_emit(k, insn->code, p.reg, src, insn->off, insn->imm);
@@ -243,7 +254,7 @@ static void atomic(struct kt *k, const struct sbpf_insn *insn)
 	uint16_t named = KT_REG(0) | (base < 10 ? KT_REG(base) : 0) | (src < 10 ? KT_REG(src) : 0);
 	struct kt_scratch p, old, value = {.slot = -1};
 
-	check_store(k, base, insn->off);
+	check_store(k, base, insn->off, named);
 	kt_check(k, base, insn->off, named);
 	if (src == 10) {
 		value = kt_take(k, busy_at(k), named, KT_SLOT_C);
@@ -795,7 +806,8 @@ static void translate_function(struct kt *k, uint32_t index)
 	}
 	choose_stack(k, sub.func);
 	choose_fuel(k);
-	k->copies = !k->library && (!k->flow.loops || k->flow.branches >= MANY_BRANCHES);
+	k->copies = !k->library &&
+		    (!k->flow.loops || k->flow.calls || k->flow.branches >= MANY_BRANCHES);
 	know_nothing(k);
 	k->pc = func->start;
 	enter(k, &sub);
