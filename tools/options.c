@@ -32,7 +32,7 @@ const struct cli_option cli_options[] = {
 	{ "tier", "auto|interp|template|llvm", ROW(CHOICE, tier, false), .commands = RUNS | ON(WRITE),
 	  .help = "what compiles it" },
 	{ "tier", "TIER,…", ROW(STRING, tiers, false), .commands = ON(BENCH),
-	  .help = "the tiers to measure (default: all that run here)" },
+	  .help = "the tiers to measure (default: those of the engine)" },
 	{ "io", "auto|mmap|pread", ROW(CHOICE, io, false), .commands = RUNS | ON(WRITE) | ON(BENCH),
 	  .help = "how the file's bytes reach the function" },
 	{ "decompress", "auto|none", ROW(CHOICE, decompress, false),
