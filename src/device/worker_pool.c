@@ -364,7 +364,7 @@ static void *pool_main(void *arg)
 		pthread_mutex_unlock(&pool->lock);
 		n = epoll_wait(pool->epoll, ev, EVENTS, STOP_MS);
 		pthread_mutex_lock(&pool->lock);
-		if (n <= 0 && errno != EINTR)
+		if (!n || (n < 0 && errno != EINTR))
 			break;
 		handle(pool, ev, n);
 	}
