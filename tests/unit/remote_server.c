@@ -269,6 +269,40 @@ static void an_answer_that_is_malformed_is_an_error_and_no_output(void **state)
 	}
 }
 
+/* Seeds 1 to 400: a header that is nearly right, and noise. */
+static void noise_for_an_answer_is_output_or_an_error_and_never_more(void **state)
+{
+	struct fake *f = server();
+	static uint8_t bytes[4096];
+
+	for (uint64_t seed = 1; seed <= 400; seed++) {
+		struct nvme_lambda_reply head;
+		uint64_t x = seed * 0x9e3779b97f4a7c15u;
+		int64_t n;
+
+		for (size_t i = 0; i < sizeof(bytes); i++) {
+			x ^= x << 13;
+			x ^= x >> 7;
+			x ^= x << 17;
+			bytes[i] = (uint8_t)(x >> 32);
+		}
+		memcpy(&head, bytes, sizeof(head));
+		head.flags = NVME_LAMBDA_END;
+		head.offset = seed % 5 ? 0 : head.offset;
+		head.len = seed % 3 ? head.len % 300 : head.len;
+		memcpy(bytes, &head, sizeof(head));
+		if (seed % 2) /* a text that may fit */
+			memset(bytes + ((sizeof(head) + head.len % 300 + 7) & ~7ul) + 8, 0, 4);
+		says.answer = bytes;
+		says.answer_len = (uint32_t)(x % sizeof(bytes));
+		n = run_once(f);
+		assert_true(n <= 64); /* the caller's buffer */
+		if (n < 0)
+			assert_true(strlen(lio_error()) > 10 && !strchr(lio_error(), '\n'));
+	}
+	fake_free(f);
+}
+
 static void a_function_that_a_server_has_not_is_sent_and_the_run_repeated(void **state)
 {
 	static const struct {
@@ -384,6 +418,7 @@ int main(void)
 		cmocka_unit_test(a_newer_server_that_still_knows_our_version_is_used),
 		cmocka_unit_test(a_target_without_the_commands_is_named_so),
 		cmocka_unit_test(an_answer_that_is_malformed_is_an_error_and_no_output),
+		cmocka_unit_test(noise_for_an_answer_is_output_or_an_error_and_never_more),
 		cmocka_unit_test(a_function_that_a_server_has_not_is_sent_and_the_run_repeated),
 		cmocka_unit_test(a_busy_server_is_asked_again_within_the_time_limit),
 		cmocka_unit_test(a_status_that_nobody_expects_is_told_as_it_is),
