@@ -18,6 +18,9 @@
 #include <cmocka.h>
 
 #include "sbpf/internal.h"
+#if defined(LLVM_HERE)
+#include "llvm_here.h"
+#endif
 
 struct vector {
 	char *name; /* the line, its tabs made ends of strings */
@@ -132,6 +135,10 @@ static void check(const struct vector *v, enum sbpf_tier tier)
 		call.r1 = sbpf_window_offset(SBPF_WIN_IN);
 		call.r2 = v->memory_len;
 	}
+#if defined(LLVM_HERE)
+	if (tier == SBPF_TIER_LLVM && compile_llvm_here(prog, err.text, sizeof(err.text)))
+		fail_msg("%s: %s", v->name, err.text);
+#endif
 	r = sbpf_run(sb, &call, &err);
 	/* The kernel's own limit of calls, which is less than ours, is refused by name. */
 	if (r == -EOPNOTSUPP && tier == SBPF_TIER_KERNEL && strstr(err.text, "functions deep"))

@@ -12,9 +12,10 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include "llvm_here.h"
 #include "random_program.h"
 
-#define PROGRAMS 300u
+#define PROGRAMS 400u
 #define FUEL     (4u << 20)
 #define LATE     50u /* one in so many that do not end is run on this tier, too: each takes its time */
 
@@ -96,7 +97,7 @@ static void one_program(uint64_t seed)
 	rp_generate(&g, &s);
 	if (sbpf_program_from_insns(g.insns, g.n, NULL, &prog, &err))
 		fail_msg("seed %" PRIu64 ": refused: %s", seed, err.text);
-	if (sbpf_program_compile(prog, SBPF_TIER_LLVM, NULL, &err))
+	if (compile_llvm_here(prog, err.text, sizeof(err.text)))
 		fail_msg("seed %" PRIu64 ": not compiled: %s", seed, err.text);
 	assert_int_equal(sbpf_sandbox_get(prog, &sb), 0);
 	for (uint32_t i = 0; i < RP_KEPT; i++)
