@@ -198,6 +198,14 @@ void kt_check(struct kt *k, unsigned int base, int16_t off, uint16_t named)
 			stub->busy |= KT_REG(r);
 }
 
+/* With a zero that the kernel's verifier does not know, so that it learns nothing of @base. */
+static void address(struct kt *k, unsigned int at, unsigned int base, int32_t off)
+{
+	kt_emit(k, BPF_LDX | BPF_MEM | BPF_DW, at, 10, kt_slot(k, KT_SLOT_ZERO), 0);
+	kt_emit(k, BPF_ALU | BPF_ADD | BPF_X, at, base, 0, 0);
+	kt_emit(k, BPF_ALU | BPF_ADD | BPF_K, at, 0, 0, off);
+}
+
 /*
  * Jumps where [base + off, + bytes) is not in one window: to the first two with the address in @at,
  * which no window has, to the last with how far it is to the end of its window in @temp.
@@ -205,12 +213,12 @@ void kt_check(struct kt *k, unsigned int base, int16_t off, uint16_t named)
 static void look_up(struct kt *k, unsigned int base, int32_t off, uint32_t bytes, unsigned int at,
 		    unsigned int temp, unsigned int row, uint32_t jumps[3])
 {
-	kt_emit(k, BPF_ALU | BPF_MOV | BPF_X, at, base, 0, 0);
-	kt_emit(k, BPF_ALU | BPF_ADD | BPF_K, at, 0, 0, off);
+	address(k, at, base, off);
 	/* Through memory: the kernel's verifier would have to know the program's register precisely. */
 	kt_ctl(k, row);
 	kt_emit(k, BPF_STX | BPF_MEM | BPF_DW, row, at, CTL(address), 0);
 	kt_emit(k, BPF_LDX | BPF_MEM | BPF_DW, temp, row, CTL(address), 0);
+	kt_emit(k, BPF_LDX | BPF_MEM | BPF_DW, at, row, CTL(address), 0);
 	kt_emit(k, BPF_ALU | BPF_RSH | BPF_K, temp, 0, 0, 28);
 	kt_emit(k, BPF_ALU64 | BPF_LSH | BPF_K, temp, 0, 0, 5);
 	kt_emit(k, BPF_ALU64 | BPF_ADD | BPF_K, row, 0, 0, CTL(rows));
@@ -288,8 +296,7 @@ void kt_check_stub(struct kt *k, const struct kt_stub *stub)
 		row = kt_take(k, stub->busy,
 			      KT_REG(access->base) | KT_REG(at.reg) | KT_REG(temp.reg), KT_SLOT_E);
 		if (access->write) {
-			kt_emit(k, BPF_ALU | BPF_MOV | BPF_X, at.reg, access->base, 0, 0);
-			kt_emit(k, BPF_ALU | BPF_ADD | BPF_K, at.reg, 0, 0, access->off);
+			address(k, at.reg, access->base, access->off);
 			readonly = kt_jump(k, BPF_JMP | BPF_JLT | BPF_K, at.reg, 0,
 					   (int32_t)SBPF_WRITABLE_FROM);
 		}
@@ -337,8 +344,6 @@ void kt_caches(struct kt *k, unsigned int temp)
 	if (k->library)
 		return;
 	assign(k);
-	if (!k->n_caches && !k->flow.branches)
-		return; /* nothing that accesses, nothing that compares */
 	kt_ctl(k, 0);
 	kt_emit(k, BPF_LDX | BPF_MEM | BPF_DW, temp, 0, CTL(zero), 0);
 	kt_emit(k, BPF_STX | BPF_MEM | BPF_DW, 10, temp, kt_slot(k, KT_SLOT_ZERO), 0);

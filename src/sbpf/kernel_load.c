@@ -256,7 +256,7 @@ static int rejected(const struct kt_image *im, const struct sbpf_program *prog, 
 				pc = im->pc[insn];
 			break;
 		}
-		if (at < end && strncmp(at, "processed ", 10) &&
+		if (!reason && at < end && strncmp(at, "processed ", 10) &&
 		    strncmp(at, "verification time", 17) && strncmp(at, "stack depth", 11) &&
 		    *at != ';' && !isdigit((unsigned char)*at)) {
 			reason = at;

@@ -322,7 +322,17 @@ static void divide_signed(struct kt *k, const struct sbpf_insn *insn, unsigned i
 {
 	uint8_t cls = BPF_CLASS(insn->code);
 	uint8_t jump = cls == BPF_ALU64 ? BPF_JMP : BPF_JMP32;
-	kt_emit(k, jump | BPF_JEQ | BPF_K, src, 0, 2, -1);
+	int to = k->library ? -1 : kt_free_reg(k, busy_at(k) | KT_REG(src) | KT_REG(insn->dst));
+	unsigned int divisor = src;
+
+	if (to >= 0) {
+		/* Of what the kernel's verifier does not know to be the divisor. */
+		divisor = (unsigned int)to;
+		k->cast_of[to] = -1;
+		kt_emit(k, BPF_LDX | BPF_MEM | BPF_DW, divisor, 10, kt_slot(k, KT_SLOT_ZERO), 0);
+		kt_emit(k, cls | BPF_ADD | BPF_X, divisor, src, 0, 0);
+	}
+	kt_emit(k, jump | BPF_JEQ | BPF_K, divisor, 0, 2, -1);
 	kt_emit(k, insn->code, insn->dst, src, insn->off, 0);
 	kt_emit(k, BPF_JMP | BPF_JA, 0, 0, 1, 0);
 	if (BPF_OP(insn->code) == BPF_MOD)
@@ -490,33 +500,14 @@ static bool is_choice(const struct kt *k, const struct sbpf_insn *insn)
 	       k->flow.branches < FULL_OF_BRANCHES;
 }
 
-static void jump(struct kt *k, const struct sbpf_insn *insn)
+/* The jump itself, of @dst with @src or @insn's constant; @s is a register of ours among them. */
+static void branch(struct kt *k, const struct sbpf_insn *insn, struct kt_scratch s,
+		   unsigned int dst, unsigned int src, uint32_t target)
 {
-	uint32_t target = (uint32_t)sbpf_jump_target(insn, k->pc), over;
-	uint8_t op = BPF_OP(insn->code), not = inverse(op);
-	bool back = target <= k->pc, x = BPF_SRC(insn->code) == BPF_X, choice = is_choice(k, insn);
-	struct kt_scratch s = {.slot = -1};
-	unsigned int dst = insn->dst, src = insn->src;
+	uint8_t not = inverse(BPF_OP(insn->code));
+	bool back = target <= k->pc;
+	uint32_t over;
 
-	if (op == BPF_JA) {
-		if (back)
-			latch(k, target);
-		else
-			kt_fix(k, kt_jump(k, BPF_JMP | BPF_JA, 0, 0, 0), target);
-		return;
-	}
-	if (dst == 10 || (x && src == 10)) {
-		s = kt_take(k, busy_at(k),
-			    (dst < 10 ? KT_REG(dst) : 0) | (x && src < 10 ? KT_REG(src) : 0),
-			    KT_SLOT_A);
-		kt_fp(k, s.reg);
-		dst = dst == 10 ? s.reg : dst;
-		src = x && src == 10 ? s.reg : src;
-	}
-	if (((k->copies && !choice) || (!k->library && !x)) && dst == insn->dst)
-		dst = copy(k, insn, dst, src);
-	if (k->copies && !choice && x && src == insn->src)
-		src = copy(k, insn, src, dst);
 	if (s.slot >= 0) {
 		/* The register that gave way comes back on both ways. */
 		over = kt_jump(k, insn->code, dst, src, insn->imm);
@@ -542,6 +533,79 @@ static void jump(struct kt *k, const struct sbpf_insn *insn)
 	}
 	latch(k, target);
 	kt_here(k, over);
+}
+
+/* 1: it is taken whatever the register holds, -1: never, 0: else.  The kernel's verifier sees that. */
+static int decided(const struct sbpf_insn *insn)
+{
+	bool wide = BPF_CLASS(insn->code) == BPF_JMP;
+
+	if (BPF_SRC(insn->code) == BPF_X)
+		return 0;
+	switch (BPF_OP(insn->code)) {
+	case BPF_JGE:
+		return insn->imm == 0;
+	case BPF_JLT:
+		return -(insn->imm == 0);
+	case BPF_JLE:
+		return insn->imm == -1;
+	case BPF_JGT:
+		return -(insn->imm == -1);
+	case BPF_JSET:
+		return -(insn->imm == 0);
+	case BPF_JSGE:
+		return !wide && insn->imm == INT32_MIN;
+	case BPF_JSLT:
+		return -(!wide && insn->imm == INT32_MIN);
+	case BPF_JSLE:
+		return !wide && insn->imm == INT32_MAX;
+	case BPF_JSGT:
+		return -(!wide && insn->imm == INT32_MAX);
+	}
+	return 0;
+}
+
+static void jump(struct kt *k, const struct sbpf_insn *insn)
+{
+	uint32_t target = (uint32_t)sbpf_jump_target(insn, k->pc);
+	uint8_t op = BPF_OP(insn->code);
+	bool back = target <= k->pc, x = BPF_SRC(insn->code) == BPF_X, choice = is_choice(k, insn);
+	struct kt_scratch s = {.slot = -1};
+	unsigned int dst = insn->dst, src = insn->src;
+
+	if (op == BPF_JA) {
+		if (back)
+			latch(k, target);
+		else
+			kt_fix(k, kt_jump(k, BPF_JMP | BPF_JA, 0, 0, 0), target);
+		return;
+	}
+	if (decided(insn) && !k->library) {
+		/* By the zero that it does not know, for there must be both ways. */
+		struct sbpf_insn same = {
+			.code = BPF_JMP | (decided(insn) > 0 ? BPF_JEQ : BPF_JNE) | BPF_K,
+			.dst = 10,
+			.off = insn->off,
+		};
+
+		s = kt_take(k, busy_at(k), 0, KT_SLOT_A);
+		kt_emit(k, BPF_LDX | BPF_MEM | BPF_DW, s.reg, 10, kt_slot(k, KT_SLOT_ZERO), 0);
+		branch(k, &same, s, s.reg, 0, target);
+		return;
+	}
+	if (dst == 10 || (x && src == 10)) {
+		s = kt_take(k, busy_at(k),
+			    (dst < 10 ? KT_REG(dst) : 0) | (x && src < 10 ? KT_REG(src) : 0),
+			    KT_SLOT_A);
+		kt_fp(k, s.reg);
+		dst = dst == 10 ? s.reg : dst;
+		src = x && src == 10 ? s.reg : src;
+	}
+	if (((k->copies && !choice) || (!k->library && !x)) && dst == insn->dst)
+		dst = copy(k, insn, dst, src);
+	if (k->copies && !choice && x && src == insn->src)
+		src = copy(k, insn, src, dst);
+	branch(k, insn, s, dst, src, target);
 }
 
 static void zero(struct kt *k, uint16_t regs)
