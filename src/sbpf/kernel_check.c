@@ -202,7 +202,7 @@ void kt_check(struct kt *k, unsigned int base, int16_t off, uint16_t named)
 static void address(struct kt *k, unsigned int at, unsigned int base, int32_t off)
 {
 	kt_emit(k, BPF_LDX | BPF_MEM | BPF_DW, at, 10, kt_slot(k, KT_SLOT_ZERO), 0);
-	kt_emit(k, BPF_ALU | BPF_ADD | BPF_X, at, base, 0, 0);
+	kt_emit(k, BPF_ALU | BPF_XOR | BPF_X, at, base, 0, 0);
 	kt_emit(k, BPF_ALU | BPF_ADD | BPF_K, at, 0, 0, off);
 }
 

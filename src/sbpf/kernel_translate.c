@@ -176,7 +176,7 @@ static void check_store(struct kt *k, unsigned int base, int16_t off, uint16_t n
 		k->cast_of[reg] = -1;
 		kt_emit(k, BPF_LDX | BPF_MEM | BPF_DW, (unsigned int)reg, 10,
 			kt_slot(k, KT_SLOT_ZERO), 0);
-		kt_emit(k, BPF_ALU | BPF_ADD | BPF_X, (unsigned int)reg, base, 0, 0);
+		kt_emit(k, BPF_ALU | BPF_XOR | BPF_X, (unsigned int)reg, base, 0, 0);
 	} else {
 		reg = (int)base;
 	}
@@ -330,7 +330,7 @@ static void divide_signed(struct kt *k, const struct sbpf_insn *insn, unsigned i
 		divisor = (unsigned int)to;
 		k->cast_of[to] = -1;
 		kt_emit(k, BPF_LDX | BPF_MEM | BPF_DW, divisor, 10, kt_slot(k, KT_SLOT_ZERO), 0);
-		kt_emit(k, cls | BPF_ADD | BPF_X, divisor, src, 0, 0);
+		kt_emit(k, cls | BPF_XOR | BPF_X, divisor, src, 0, 0);
 	}
 	kt_emit(k, jump | BPF_JEQ | BPF_K, divisor, 0, 2, -1);
 	kt_emit(k, insn->code, insn->dst, src, insn->off, 0);
@@ -487,7 +487,7 @@ static unsigned int copy(struct kt *k, const struct sbpf_insn *insn, unsigned in
 	if (to < 0)
 		return reg;
 	kt_emit(k, BPF_LDX | BPF_MEM | BPF_DW, (unsigned int)to, 10, kt_slot(k, KT_SLOT_ZERO), 0);
-	kt_emit(k, cls | BPF_ADD | BPF_X, (unsigned int)to, reg, 0, 0);
+	kt_emit(k, cls | BPF_XOR | BPF_X, (unsigned int)to, reg, 0, 0);
 	k->cast_of[to] = -1;
 	return (unsigned int)to;
 }
@@ -590,6 +590,8 @@ static void jump(struct kt *k, const struct sbpf_insn *insn)
 
 		s = kt_take(k, busy_at(k), 0, KT_SLOT_A);
 		kt_emit(k, BPF_LDX | BPF_MEM | BPF_DW, s.reg, 10, kt_slot(k, KT_SLOT_ZERO), 0);
+		/* Or it would learn of the slot. */
+		kt_emit(k, BPF_ALU64 | BPF_OR | BPF_K, s.reg, 0, 0, 0);
 		branch(k, &same, s, s.reg, 0, target);
 		return;
 	}
