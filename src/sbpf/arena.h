@@ -56,6 +56,7 @@ static inline void sbpf_arena_unload(struct sbpf_arena *arena)
 static inline int sbpf_arena_give(struct sbpf_arena *arena, uint64_t off, uint64_t len,
 				  uint64_t *done)
 {
+	*done = 0;
 	return -EOPNOTSUPP;
 }
 #endif
