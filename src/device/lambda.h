@@ -102,7 +102,8 @@ struct ctrl_job {
 	uint64_t done, total;
 	/* the worker's own */
 	struct ctrl_worker *worker; /* as the loop knows it */
-	struct ctrl_worker *bound;  /* the same, or one that the loop has yet to hear of; under a lock */
+	struct ctrl_worker
+		*bound; /* the same, or one that the loop has yet to hear of; under a lock */
 	struct ctrl_job *next;
 	struct ctrl_timer timer;
 	uint64_t deadline_ns;

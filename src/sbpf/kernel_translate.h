@@ -148,7 +148,7 @@ enum kt_slot {
 	KT_SLOT_C,
 	KT_SLOT_D,
 	KT_SLOT_E,
-	KT_SLOT_ZERO, /* of which the kernel's verifier does not know that it is */
+	KT_SLOT_ZERO,    /* of which the kernel's verifier does not know that it is */
 	KT_SLOT_WINDOWS, /* kernel_check.c: a window's start and how far behind it a word may begin */
 	KT_SLOTS = KT_SLOT_WINDOWS + 2 * KT_CACHES,
 };
