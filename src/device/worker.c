@@ -147,33 +147,58 @@ static void finish(struct ctrl_job *job)
 	tell_end(job);
 }
 
+/* What the caller waits for has come: room for input, or output of which it has not been told. */
+static bool is_news(struct ctrl_worker *w)
+{
+	bool room = w->in_waits && w->in_head - w->in_tail <= w->pool->in_bytes / 2;
+	bool news = room || w->out_head != w->out_told;
+
+	w->in_waits &= !room;
+	w->out_told = w->out_head;
+	return news;
+}
+
+/*
+ * A wake-up that says nothing new: we saw what it was for before it came, or it crossed our last input.  The worker
+ * believes that it has told us, so it must be asked again; then we look once more.
+ */
+static int ask_again(struct ctrl_job *job)
+{
+	struct ctrl_worker *w = job->worker;
+
+	atomic_store(&w->report->armed, 1);
+	if (w->in_waits)
+		atomic_store(&w->report->in_armed, 1);
+	return refresh(job);
+}
+
 static void on_event(struct ctrl_watch *watch, uint32_t events)
 {
 	struct ctrl_worker *w =
 		(struct ctrl_worker *)((char *)watch - offsetof(struct ctrl_worker, watch));
 	struct ctrl_job *job = w->job;
 	uint64_t count;
-	bool ended, room;
+	bool ended, news;
+	int rc;
 
 	(void)!read(w->event, &count, sizeof(count));
 	if (!job || job->over)
 		return;
 	/* The end before the positions: they are final then. */
 	ended = atomic_load_explicit(&w->report->ended, memory_order_acquire) == w->number;
-	if (refresh(job)) {
-		misbehaved(job);
-		return;
+	rc = refresh(job);
+	news = !rc && is_news(w);
+	if (!rc && !news && !ended) {
+		rc = ask_again(job);
+		news = !rc && is_news(w);
+		w->spurious += !news;
 	}
-	room = w->in_waits && w->in_head - w->in_tail <= w->pool->in_bytes / 2;
-	if (ended) {
+	if (rc || w->spurious > SPURIOUS_MAX + 2 * w->looks)
+		misbehaved(job);
+	else if (ended)
 		finish(job);
-	} else if (room || w->out_head != w->out_told) {
-		w->in_waits &= !room;
-		w->out_told = w->out_head;
+	else if (news)
 		job->ready(job);
-	} else if (++w->spurious > SPURIOUS_MAX + 2 * w->looks) {
-		misbehaved(job);
-	}
 }
 
 /* ---- waking it ---- */

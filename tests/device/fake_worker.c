@@ -4,10 +4,12 @@
  *
  * It confines nothing and believes nothing; the controller must come to no harm by it.
  */
+#include <signal.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -76,6 +78,21 @@ static void scribble(uint32_t number)
 	pause();
 }
 
+/* Takes the server's wish to be told of output, and tells it of none; then waits for the wish to come back. */
+static void tease(void)
+{
+	for (int i = 0; i < 3; i++) {
+		while (!atomic_exchange(&report->armed, 0))
+			usleep(1000);
+		usleep(20000);
+		atomic_store(&report->armed, 0);
+		notify();
+	}
+	while (!atomic_load(&report->armed))
+		usleep(1000);
+	atomic_store(&report->out_head, command->out_at + 4);
+}
+
 static void misbehave(const char *how, uint32_t number)
 {
 	if (!strcmp(how, "head-far"))
@@ -94,6 +111,8 @@ static void misbehave(const char *how, uint32_t number)
 		report->io = 77;
 	else if (!strcmp(how, "bad-tier"))
 		report->tier = 200;
+	else if (!strcmp(how, "tease"))
+		tease();
 	else if (!strcmp(how, "exit"))
 		_exit(3);
 	else if (!strcmp(how, "crash"))
@@ -125,6 +144,7 @@ int main(void)
 	struct stat st;
 	uint8_t *p;
 
+	prctl(PR_SET_PDEATHSIG, SIGKILL); /* also while it waits for what never comes */
 	if (fstat(WORKER_FD_SHARED, &st))
 		return 1;
 	p = mmap(NULL, (size_t)st.st_size, PROT_READ | PROT_WRITE, MAP_SHARED, WORKER_FD_SHARED, 0);

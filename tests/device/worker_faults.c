@@ -542,6 +542,20 @@ static void what_a_worker_says_is_one_clean_line(void **state)
 	fixture_close(&f);
 }
 
+/* A wake-up may cross our own look at what it is about; whoever slept on would sleep for ever. */
+static void a_wake_up_for_nothing_is_not_the_last(void **state)
+{
+	struct fixture f;
+	struct run r;
+
+	fixture_open_path(&f, NULL, getenv("FAKE_WORKER"));
+	run_how(&r, &f, "tease");
+	assert_ends(&r, 0, "");
+	assert_int_equal(r.len, 4);
+	run_free(&r);
+	fixture_close(&f);
+}
+
 static void a_silent_worker_is_ended(void **state)
 {
 	struct ctrl_lambda_limits limits = fixture_limits;
@@ -763,6 +777,7 @@ int main(void)
 		cmocka_unit_test(a_server_without_workers_says_so),
 		cmocka_unit_test(nonsense_from_a_worker_costs_it_its_life),
 		cmocka_unit_test(what_a_worker_says_is_one_clean_line),
+		cmocka_unit_test(a_wake_up_for_nothing_is_not_the_last),
 		cmocka_unit_test(a_silent_worker_is_ended),
 		cmocka_unit_test(random_reports_do_no_harm),
 		cmocka_unit_test_setup_teardown(a_worker_has_given_up_its_rights, setup, teardown),
