@@ -202,7 +202,7 @@ def test_budgets_end_a_run_there_as_here():
         for fn, name, more in [("grep", "text", ["word", "--max-output", "100"]), ("grep", "text", ["word", "--max-output", "1"]),
                                ("count", "text", ["--fuel", "100"]), ("count", "text", ["--fuel", "100000"]),
                                ("grep", "long", ["x", "--memory", "64K"]), (function("loops"), "text", ["--fuel", "100000"]),
-                               (function("loops"), "text", ["--timeout", "50ms"])]:
+                               (function("loops"), "text", ["--timeout", "500ms", "--fuel", str(10**15)])]:
             status, out, err = same(s, name, fn, *more, "--chunk", "64K", "--threads", "1")
             assert status == 2 and out == b"" and errno_of(err) in ("ENOSPC", "ETIME", "EMSGSIZE"), err
 
